@@ -1,0 +1,1 @@
+"""What answers when the model does not: rules, review, skip, default."""

@@ -1,0 +1,1 @@
+"""Talking to a model server. Knows nothing of Kafka."""

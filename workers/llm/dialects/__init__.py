@@ -1,0 +1,1 @@
+"""How each kind of server spells a request and an answer: one small file each."""

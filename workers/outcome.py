@@ -1,0 +1,49 @@
+"""What became of a record: a closed set. A record ends in exactly one of these."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from workers.errors import PenstockError
+from workers.records import Reply
+
+
+@dataclass(slots=True)
+class Enriched:
+    """The model answered and the answer passed its check. To the enriched topic."""
+
+    enrichment: Any
+    reply: Reply
+
+
+@dataclass(slots=True)
+class Fallback:
+    """A lower rung answered. To the fallback topic; tier `review` also puts a copy on the review topic.
+
+    `enrichment` is None for the tiers `review` and `skip`. `rung` is the index in the task's ladder, so that the next
+    one can take over when a review copy cannot be written. `error` says why the model did not answer.
+    """
+
+    tier: str
+    enrichment: Any
+    error: PenstockError
+    rung: int
+
+
+@dataclass(slots=True)
+class Rejected:
+    """No request could be built from it, the ladder is exhausted, or its output was refused. To the dead-letter topic.
+
+    `stub`: the record itself does not fit the dead-letter topic; its sha256, size and coordinates go instead.
+    """
+
+    error: PenstockError
+    stub: bool = False
+
+
+@dataclass(slots=True)
+class Erased:
+    """A tombstone: forwarded as a tombstone to enriched and fallback, never to a model."""
+
+
+Outcome = Enriched | Fallback | Rejected | Erased
+

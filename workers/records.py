@@ -1,0 +1,92 @@
+"""The values that travel between the stages, in the order in which they appear.
+
+Plain dataclasses, not frozen: each is built once per record on the hot path, and frozen ones cost three times as much.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Record:
+    """What Kafka gave us, untouched. `timestamp_ms` is Kafka's own unit (-1: none) and goes back to Kafka as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+    @property
+    def source(self) -> str:
+        """`<topic>/<partition>/<offset>`: the identity by which a consumer drops duplicates."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+@dataclass(slots=True)
+class Request:
+    """A record and its decoded value: any JSON value, or a str when `input_format: text`."""
+
+    record: Record
+    value: Any
+
+
+@dataclass(slots=True)
+class Prompt:
+    """One HTTP body, ready to be sent to the task's model."""
+
+    body: bytes
+
+
+@dataclass(slots=True)
+class Reply:
+    """What the model said, unchecked. `model` is what the server says it ran, `endpoint` the URL without userinfo."""
+
+    text: str
+    model: str
+    endpoint: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    latency_s: float
+    attempts: int
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One record to be produced. `partition` None: by murmur2 of the key. `timestamp_ms` None: now."""
+
+    topic: str
+    partition: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    timestamp_ms: int | None
+
+
+@dataclass(slots=True)
+class Passage:
+    """One record's way through the worker: its clock, and whether a call or a send of its own is running.
+
+    `ends_at_s` (monotonic) is set when the record first holds a model slot; waiting before that does not count.
+    `stale_at_s` (monotonic) comes from `max_age_s` and does include all waiting. A revoke or a drain cancels a record
+    that is not `busy` at once, and lets a busy one finish for a bounded time.
+    """
+
+    deadline_s: float
+    stale_at_s: float | None = None
+    ends_at_s: float | None = None
+    attempts: int = 0
+    busy: bool = False
+
+    def begin(self, now_s: float) -> None:
+        """Start the deadline, once."""
+        if self.ends_at_s is None:
+            self.ends_at_s = now_s + self.deadline_s
+
+    def left_s(self, now_s: float) -> float:
+        """Seconds until the deadline, the whole of it while the record has held no slot."""
+        return self.deadline_s if self.ends_at_s is None else self.ends_at_s - now_s
