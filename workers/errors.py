@@ -6,6 +6,8 @@ The policy of an error is in its class attributes, so that nobody else decides:
 - `reason`: one word of a closed set, the label in metrics, provenance and dead letters.
 - `retryable`: whether the *same* request may be tried again inside the record's deadline.
 - `blames_endpoint`: whether the circuit breaker counts it against the endpoint.
+
+`endpoint` is of the instance: the URL (without userinfo) that it happened at, None when no endpoint was involved.
 """
 
 from typing import ClassVar
@@ -18,6 +20,7 @@ class PenstockError(Exception):
     reason: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
     blames_endpoint: ClassVar[bool] = False
+    endpoint: str | None = None
 
 
 # ------------------------------------------------------------------ never again: the record becomes a dead letter
@@ -69,20 +72,30 @@ class MergeRefused(Reject):
     stage, reason = "route", "merge_refused"
 
 
-class OutputTooLarge(Reject):
+class NotWritten(Reject):
+    """An outgoing record that its topic will never take; `topic` says which."""
+
+    stage, reason = "send", "not_written"
+
+    def __init__(self, message: str, topic: str) -> None:
+        super().__init__(message)
+        self.topic = topic
+
+
+class OutputTooLarge(NotWritten):
     """The outgoing record exceeds its topic's `max.message.bytes`; found before the send."""
 
-    stage, reason = "send", "output_too_large"
+    reason = "output_too_large"
 
 
-class OutputRefused(Reject):
+class OutputRefused(NotWritten):
     """The broker refused this very record for good (too large, invalid, against a policy)."""
 
-    stage, reason = "send", "output_refused"
+    reason = "output_refused"
 
 
 class Internal(Reject):
-    """A bug of ours or of a rule's Python callable; the record boundary turns it into this."""
+    """A bug of ours; the record boundary turns it into this. The cause is for the log, its text may hold record content."""
 
     stage, reason = "internal", "internal"
 

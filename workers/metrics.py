@@ -4,7 +4,9 @@ Names follow Prometheus (base units, `_total` on counters); label values come fr
 configuration, never from a record.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 REGISTRY = CollectorRegistry()
 
@@ -12,15 +14,36 @@ _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0
 _AGE_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One line of the README's table."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+SERIES: list[Series] = []
+"""Every series, in the order of this file."""
+
+
+def _declare(name: str, kind: str, labels: tuple[str, ...], meaning: str) -> None:
+    SERIES.append(Series(name=name, kind=kind, labels=labels, meaning=meaning))
+
+
 def _counter(name: str, text: str, *labels: str) -> Counter:
+    _declare(name, "counter", labels, text)
     return Counter(name, text, labels, registry=REGISTRY)
 
 
 def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    _declare(name, "gauge", labels, text)
     return Gauge(name, text, labels, registry=REGISTRY)
 
 
 def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    _declare(name, "histogram", labels, text)
     return Histogram(name, text, labels, registry=REGISTRY, buckets=buckets)
 
 
@@ -44,7 +67,10 @@ TASK_HELD = _gauge("penstock_task_held", "1 while the task starts no record, by 
 # ---- records: what became of them?
 RECORDS = _counter("penstock_records_total", "Finished records", "task", "outcome", "tier", "reason")
 RECORD_S = _histogram(
-    "penstock_record_duration_seconds", "From the start of a record's work to its acknowledged output", _LATENCY_S, "task"
+    "penstock_record_duration_seconds",
+    "From the start of a record's work to its acknowledged output",
+    _LATENCY_S,
+    "task",
 )
 RECORD_AGE_S = _histogram("penstock_record_age_seconds", "From the Kafka timestamp to the ack", _AGE_S, "task")
 SKIPPED = _counter(
@@ -54,7 +80,9 @@ ADOPTED = _counter("penstock_calls_adopted_total", "Running calls taken over aft
 
 # ---- the model: how does it answer?
 CALLS = _counter("penstock_model_calls_total", "Calls by outcome: ok or the error's reason", "model", "outcome")
-CALL_S = _histogram("penstock_model_call_duration_seconds", "One call, connection included", _LATENCY_S, "model", "outcome")
+CALL_S = _histogram(
+    "penstock_model_call_duration_seconds", "One call, connection included", _LATENCY_S, "model", "outcome"
+)
 CALLS_RUNNING = _gauge("penstock_model_calls_running", "Calls running now", "model", "endpoint")
 SLOTS = _gauge("penstock_model_slots", "Calls that may run at once now; 429 and 503 lower it", "model", "endpoint")
 RETRIES = _counter("penstock_model_retries_total", "Attempts after the first", "model", "reason")
@@ -77,14 +105,29 @@ SENDS_PENDING = _gauge("penstock_sends_pending", "Records in the producer's hand
 REVIEW_SUPPRESSED = _counter(
     "penstock_review_suppressed_total", "Reviews not asked for: past max_per_hour, or copy refused", "task"
 )
+RULES_FAILED = _counter(
+    "penstock_rules_failed_total", "Python rules that failed, so that the next rung answered", "task", "cause"
+)
 GUARD_BUDGET = _gauge("penstock_guard_budget", "Rejects of our own making that are still allowed", "task")
 
 # ---- the process
+READY = _gauge("penstock_ready", "1 while /readyz answers 200")
 LOOP_LAG_S = _gauge("penstock_event_loop_lag_seconds", "Longest delay of the event loop in the last 5 s")
 LOG_DROPPED = _counter("penstock_log_lines_dropped_total", "Log lines dropped because stdout was blocked")
 BUILD_INFO = _gauge("penstock_build_info", "Always 1", "version", "python", "aiokafka", "faust")
+ProcessCollector(registry=REGISTRY)  # CPU, memory, file descriptors, under the names that all exporters share
 
 
 def render() -> bytes:
     """Return the exposition text (format 0.0.4)."""
     return generate_latest(REGISTRY)
+
+
+def table() -> str:
+    """Return the series as a Markdown table: what the README shows between its `metrics` markers."""
+    rows = ["| Name | Type | Labels | Meaning |", "|---|---|---|---|"]
+    for series in SERIES:
+        labels = ", ".join(f"`{label}`" for label in series.labels)
+        rows.append(f"| `{series.name}` | {series.kind} | {labels} | {series.meaning} |")
+    rows.append("| `process_*` | | | CPU, memory and file descriptors of the process |")
+    return "\n".join(rows)

@@ -27,6 +27,7 @@ class Fallback:
     enrichment: Any
     error: PenstockError
     rung: int
+    attempts: int = 0
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class Rejected:
 
     error: PenstockError
     stub: bool = False
+    attempts: int = 0
 
 
 @dataclass(slots=True)
@@ -46,4 +48,3 @@ class Erased:
 
 
 Outcome = Enriched | Fallback | Rejected | Erased
-

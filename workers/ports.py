@@ -1,10 +1,11 @@
 """The seams: what the pipeline needs from the outside, and nothing more. Fakes in tests pass the same suites."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from workers.errors import PenstockError
-from workers.records import Outgoing, Passage, Prompt, Reply, Request
+from workers.records import Outgoing, Passage, Prompt, Record, Reply, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,9 @@ class Model(Protocol):
     def answered_since(self, at_s: float) -> bool:
         """Return whether any call has succeeded since `at_s` (monotonic)."""
 
+    def held_reason(self) -> str | None:
+        """Return why a person must act before this model answers, None while there is no such reason."""
+
     def pace_per_s(self) -> float:
         """Return the last measured rate of successful calls; before any measurement slots / timeout_s."""
 
@@ -78,7 +82,15 @@ DECLINED = object()
 
 
 class Permit(Protocol):
-    """The right to finish one delivery. It belongs to the delivery, not to the record: a redelivery has its own."""
+    """The right to finish one delivery of a record. It belongs to the delivery: a redelivery has its own."""
+
+    @property
+    def record(self) -> Record:
+        """What was delivered."""
+
+    @property
+    def passage(self) -> Passage:
+        """Its way through the worker so far."""
 
     @property
     def gone(self) -> bool:
@@ -89,7 +101,9 @@ class Permit(Protocol):
 
 
 class Sink(Protocol):
-    """The way out."""
+    """The way out. `partitions` says how many partitions each output topic has."""
+
+    partitions: Mapping[str, int]
 
     async def send(self, outgoing: Outgoing) -> None:
         """Return when the broker has confirmed the record; until then it waits, however long.
@@ -100,5 +114,3 @@ class Sink(Protocol):
 
         Cancellation leaves the send unknown: it may still arrive.
         """
-
-

@@ -57,13 +57,16 @@ class Reply:
 
 @dataclass(slots=True)
 class Outgoing:
-    """One record to be produced. `partition` None: by murmur2 of the key. `timestamp_ms` None: now."""
+    """One record to be produced. `partition` None: by murmur2 of the key. `timestamp_ms` None: now.
+
+    A header's value may be None: Kafka has null header values, and a dead letter keeps them.
+    """
 
     topic: str
     partition: int | None
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: list[tuple[str, bytes | None]]
     timestamp_ms: int | None
 
 
@@ -86,6 +89,10 @@ class Passage:
         """Start the deadline, once."""
         if self.ends_at_s is None:
             self.ends_at_s = now_s + self.deadline_s
+
+    def restart(self) -> None:
+        """Forget the deadline: time spent under hold does not count."""
+        self.ends_at_s = None
 
     def left_s(self, now_s: float) -> float:
         """Seconds until the deadline, the whole of it while the record has held no slot."""

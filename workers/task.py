@@ -4,8 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workers.ports import Frame, Model, Rung
-from workers.settings.model import TaskSettings
+from topics.spec import KINDS, output_names
+from workers.answers import compile_schema
+from workers.guard import Guard
+from workers.ladder import build_ladder
+from workers.pace import Pace
+from workers.ports import Ask, Frame, Model, Rung
+from workers.prompts import compile_prompt
+from workers.settings.model import ModelSettings, TaskSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +23,14 @@ class OutputTopics:
     review: str
     dlq: str
 
+    def names(self) -> tuple[str, ...]:
+        """Return all four."""
+        return self.enriched, self.fallback, self.review, self.dlq
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Everything that stays the same from record to record.
+    """Everything that stays the same from record to record, and the two small memories that a task has.
 
     `render` is the compiled template of the user's text; `check` returns None for a value that the answer schema
     accepts, else what is wrong with it, and is None itself for text answers. `outputs` is keyed by input topic.
@@ -36,3 +46,42 @@ class Task:
     outputs: Mapping[str, OutputTopics]
     prompt_version: str
     schema_version: str
+    guard: Guard
+    pace: Pace
+
+
+def compile_task(name: str, settings: TaskSettings, model: Model, model_settings: ModelSettings) -> Task:
+    """Return the task, its files read and compiled. The paths in `settings` are absolute.
+
+    Raises:
+        ValueError: a file that `lint` would have named.
+    """
+    prompt = compile_prompt(settings.prompt.system, settings.prompt.user)
+    schema = compile_schema(settings.answer.schema_file) if settings.answer.schema_file else None
+    check = schema.check if schema else None
+    ask = Ask(
+        name=name,
+        system=prompt.system,
+        schema=schema.schema if schema else None,
+        max_tokens=model_settings.max_tokens,
+        temperature=model_settings.temperature,
+    )
+    return Task(
+        name=name,
+        settings=settings,
+        model=model,
+        frame=model.frame(ask),
+        render=prompt.render,
+        check=check,
+        ladder=build_ladder(settings.ladder, check, task_name=name),
+        outputs={topic: output_topics(topic, name, settings) for topic in settings.input},
+        prompt_version=settings.prompt.version or prompt.version,
+        schema_version=schema.version if schema else "",
+        guard=Guard(with_decode=settings.decode_guard),
+        pace=Pace(unlimited=settings.fallback_rate == "unlimited"),
+    )
+
+
+def output_topics(topic: str, task: str, settings: TaskSettings) -> OutputTopics:
+    """Return where the outcomes of an input topic go."""
+    return OutputTopics(**output_names(topic, task, {kind: getattr(settings.topics, kind) for kind in KINDS}))

@@ -1,1 +1,67 @@
-"""What answers when the model does not: rules, review, skip, default."""
+"""What answers when the model does not: rules, review, skip, default, in the order that a task gives them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from workers.clock import monotonic_s
+from workers.errors import PenstockError
+from workers.ladder.default import Default
+from workers.ladder.python_rule import PythonRule, PythonRuleInvalid
+from workers.ladder.review import Review
+from workers.ladder.rules import Rules, RuleSet, RulesInvalid, read_rules
+from workers.ladder.skip import Skip
+from workers.outcome import Fallback, Rejected
+from workers.ports import DECLINED, Rung
+from workers.records import Request
+from workers.settings.model import DefaultRung, PythonRules, ReviewRung, RulesRung, RungSettings, SkipRung
+
+__all__ = [
+    "PythonRuleInvalid",
+    "RuleSet",
+    "RulesInvalid",
+    "build_ladder",
+    "descend",
+    "read_rules",
+]
+
+
+def build_ladder(
+    settings: Sequence[RungSettings],
+    check: Callable[[Any], str | None] | None,
+    clock: Callable[[], float] = monotonic_s,
+    task_name: str = "",
+) -> tuple[Rung, ...]:
+    """Return a task's rungs. Paths in `settings` are absolute; `check` is the task's, None for text answers.
+
+    Raises:
+        RulesInvalid: a file of rules cannot be used.
+        PythonRuleInvalid: a Python rule cannot be imported.
+    """
+
+    def rung(one: RungSettings) -> Rung:
+        match one:
+            case RulesRung(rules=PythonRules(python=path)):
+                return PythonRule(path, check, clock=clock, task_name=task_name)
+            case RulesRung(rules=Path() as path):
+                return Rules(read_rules(path))
+            case ReviewRung(review=limit):
+                return Review(limit.max_per_hour, clock=clock, task_name=task_name)
+            case SkipRung():
+                return Skip()
+            case DefaultRung(default=enrichment):
+                return Default(enrichment)
+        raise TypeError(f"no such rung: {type(one).__name__}")
+
+    return tuple(map(rung, settings))
+
+
+def descend(
+    ladder: Sequence[Rung], request: Request, error: PenstockError, start: int = 0, attempts: int = 0
+) -> Fallback | Rejected:
+    """Return what the first rung from `start` on that does not decline says, or a reject when none is left."""
+    for place in range(start, len(ladder)):
+        enrichment = ladder[place].answer(request, error)
+        if enrichment is not DECLINED:
+            return Fallback(ladder[place].tier, enrichment, error, place, attempts)
+    return Rejected(error, attempts=attempts)

@@ -1,1 +1,1 @@
-"""The configuration: its shape (`model`), reading it strictly (`source`), and checking what a shape cannot say (`checks`)."""
+"""The configuration: its shape (`model`), reading it (`source`), and what a shape cannot say (`checks`)."""

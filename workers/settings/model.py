@@ -4,128 +4,175 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, SecretStr, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
 
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)?")
+_SIZE_PATTERN = r"(\d{1,15})\s*(B|KiB|MiB|GiB)?"
+_SIZE = re.compile(_SIZE_PATTERN)
 _UNIT_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def parse_size(value: Any) -> Any:
-    """Turn `64MiB`, `256 KiB` or `1024` into bytes; anything else is left for pydantic to refuse."""
-    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
+    """Turn `64MiB`, `256 KiB` or `1024` into bytes; what is no text is left for pydantic to judge."""
+    if not isinstance(value, str):
+        return value
+    if found := _SIZE.fullmatch(value.strip()):
         return int(found[1]) * _UNIT_BYTES[found[2]]
-    return value
+    raise ValueError("must be a size such as 64MiB, 256KiB or 1024")
 
 
 def _empty_is_unset(value: Any) -> Any:
     return None if value == "" else value
 
 
-Bytes = Annotated[int, BeforeValidator(parse_size), Field(gt=0, json_schema_extra={"examples": ["64MiB", "256KiB"]})]
+def _in_folder(file: Path, validation: ValidationInfo) -> Path:
+    """Make a relative path absolute: `source` gives the configuration file's folder as context."""
+    return validation.context["folder"] / file if validation.context else file
+
+
+_SizeText = Annotated[str, Field(pattern=f"^{_SIZE_PATTERN}$")]
+_PositiveInt = Annotated[int, Field(gt=0)]
+Bytes = Annotated[
+    _PositiveInt,
+    BeforeValidator(parse_size, json_schema_input_type=_PositiveInt | _SizeText),
+    Field(examples=["64MiB", "256KiB"]),
+]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_unset)]
+FilePath = Annotated[
+    Path, Field(strict=False, description="relative to the configuration file"), AfterValidator(_in_folder)
+]
+OptionalFile = FilePath | None
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_unset)]
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors; values cannot change after reading."""
+    """Unknown keys are errors, `"64"` is no number; values cannot change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Security(Strict):
     """How to reach a secured cluster. Certificate and host name are always checked."""
 
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ca_file: Path | None = Field(None, description="CA bundle (PEM); the system's own when unset")
-    cert_file: Path | None = Field(None, description="client certificate (PEM), for mutual TLS")
-    key_file: Path | None = Field(None, description="client key (PEM)")
-    key_password: OptionalSecret = None
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"] | None = None
-    username: OptionalText = None
-    password: OptionalSecret = None
-    oauth_token_file: Path | None = Field(None, description="file with a bearer token, read again at each connection")
-    kerberos_service_name: str = "kafka"
-    kerberos_domain_name: OptionalText = None
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="SASL_SSL or SSL outside a trusted network"
+    )
+    ca_file: OptionalFile = Field(default=None, description="CA bundle (PEM); the system's own when unset")
+    cert_file: OptionalFile = Field(default=None, description="client certificate (PEM), for mutual TLS")
+    key_file: OptionalFile = Field(default=None, description="client key (PEM)")
+    key_password: OptionalSecret = Field(default=None, description="of an encrypted client key")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"] | None = Field(
+        default=None, description="how the client proves who it is; needs a SASL_ protocol"
+    )
+    username: OptionalText = Field(default=None, description="for PLAIN and SCRAM")
+    password: OptionalSecret = Field(
+        default=None, description="for PLAIN and SCRAM", examples=["${file:/run/secrets/kafka_password}"]
+    )
+    oauth_token_file: OptionalFile = Field(
+        default=None, description="file with a bearer token, read again at each connection"
+    )
+    kerberos_service_name: str = Field(default="kafka", description="for GSSAPI")
+    kerberos_domain_name: OptionalText = Field(default=None, description="for GSSAPI")
 
 
 class Kafka(Strict):
     """The cluster, the group, and how offsets are treated."""
 
-    bootstrap_servers: str = Field(min_length=1, description="host:port, comma separated")
-    group_id: str = Field(min_length=1)
-    group_instance_id: OptionalText = Field(None, description="static membership (KIP-345); unique per replica")
-    client_id: str = "penstock"
-    start: Literal["earliest", "latest"] = Field("earliest", description="where a group without offsets begins")
-    on_offset_reset: Literal["fail", "earliest"] = Field("fail", description="when retention passed our offset")
-    session_timeout_s: Seconds = 10.0
-    commit_interval_s: Seconds = 0.2
-    send_timeout_s: Seconds = Field(30.0, description="a send older than this makes /readyz fail; it is waited for on")
-    startup_timeout_s: Seconds = Field(120.0, description="broker unreachable for longer at start: exit 69")
-    metadata_max_age_s: Seconds = Field(30.0, description="how soon new partitions are seen")
-    security: Security = Security()
+    bootstrap_servers: str = Field(
+        min_length=1, description="host:port, comma separated", examples=["${KAFKA:localhost:9092}"]
+    )
+    group_id: str = Field(min_length=1, description="replicas with the same id share the work")
+    group_instance_id: OptionalText = Field(default=None, description="static membership (KIP-345); unique per replica")
+    client_id: str = Field(default="penstock", description="the name in the broker's logs and quotas")
+    start: Literal["earliest", "latest"] = Field(default="earliest", description="where a group without offsets begins")
+    on_offset_reset: Literal["fail", "earliest"] = Field(default="fail", description="when retention passed our offset")
+    session_timeout_s: Seconds = Field(default=10.0, description="a replica silent for longer loses its partitions")
+    commit_interval_s: Seconds = Field(default=0.2, description="how often finished offsets are committed")
+    send_timeout_s: Seconds = Field(
+        default=30.0, description="a send older than this makes /readyz fail; it is waited for on"
+    )
+    startup_timeout_s: Seconds = Field(default=120.0, description="broker unreachable for longer at start: exit 69")
+    metadata_max_age_s: Seconds = Field(default=30.0, description="how soon new partitions are seen")
+    security: Security = Field(default=Security(), description="TLS and SASL")
 
 
 class Http(Strict):
     """Probes and metrics. Loopback unless said otherwise; port 0 takes a free one."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(9464, ge=0, le=65_535)
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(default=9464, ge=0, le=65_535, description="0 takes a free one", examples=["${PORT:9464}"])
 
 
 class Log(Strict):
     """What is logged, to stdout."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="the least that is logged")
+    format: Literal["json", "console"] = Field(default="json", description="one JSON object per line, or for people")
 
 
 class Worker(Strict):
     """The process."""
 
-    max_in_flight_bytes: Bytes = Field(64 << 20, description="record bytes in flight, shared equally by the tasks")
-    drain_s: Seconds = Field(20.0, description="on SIGTERM: what running calls and sends get")
-    revoke_wait_s: Seconds = Field(2.0, description="when partitions leave: what running calls and sends get")
-    http: Http = Http()
-    log: Log = Log()
+    max_in_flight_bytes: Bytes = Field(
+        default=64 << 20, description="record bytes in flight, shared equally by the tasks"
+    )
+    drain_s: Seconds = Field(default=20.0, description="on SIGTERM: what running calls and sends get")
+    revoke_wait_s: Seconds = Field(default=2.0, description="when partitions leave: what running calls and sends get")
+    http: Http = Field(default=Http(), description="probes and metrics")
+    log: Log = Field(default=Log(), description="what is logged")
 
 
 class Breaker(Strict):
     """When an endpoint is no longer asked. Defaults: measured not to open falsely with a 10 % tail."""
 
-    reset_timeout_s: Seconds = Field(1.0, description="pause before one trial call")
-    failure_ratio: float = Field(0.5, gt=0, le=1)
-    min_calls: Count = 20
-    window_s: Seconds = 10.0
-    connect_failures: Count = Field(5, description="connection failures in a row that open it at once")
+    reset_timeout_s: Seconds = Field(default=1.0, description="pause before one trial call")
+    failure_ratio: float = Field(
+        default=0.5, gt=0, le=1, description="share of failed calls in the window that opens it"
+    )
+    min_calls: Count = Field(default=20, description="fewer calls in the window decide nothing")
+    window_s: Seconds = Field(default=10.0, description="how far back calls count")
+    connect_failures: Count = Field(default=5, description="connection failures in a row that open it at once")
 
 
 class EndpointSettings(Strict):
     """One URL."""
 
-    url: str
-    max_in_flight: Count = Field(64, description="slots: calls running at the same time")
+    url: str = Field(description="scheme, host and port of the server", examples=["http://vllm-0:8000"])
+    max_in_flight: Count = Field(default=64, description="slots: calls running at the same time")
 
 
 class ModelSettings(Strict):
     """A model, as one or several endpoints serve it. `url` directly on the model is short for one endpoint."""
 
-    dialect: Literal["openai", "vllm"] = "openai"
+    dialect: Literal["openai", "vllm"] = Field(default="openai", description="how the server wants to be asked")
     model: str = Field(min_length=1, description="the name the server knows it by")
-    url: str | None = Field(None, description="short for one endpoint")
-    max_in_flight: Count | None = None
-    endpoints: list[EndpointSettings] = []
-    timeout_s: Seconds = Field(1.0, description="one call, connection included")
-    connect_timeout_s: Seconds = 0.5
-    max_attempts: Count = 3
-    max_tokens: Count = 256
-    temperature: float = Field(0.0, ge=0, le=2)
-    api_key: OptionalSecret = None
-    ca_file: Path | None = Field(None, description="CA bundle (PEM) for https; the system's own when unset")
-    max_response_bytes: Bytes = 1 << 20
-    breaker: Breaker = Breaker()
+    url: str | None = Field(default=None, description="short for one endpoint", examples=["http://vllm-0:8000"])
+    max_in_flight: Count | None = Field(default=None, description="slots of that one endpoint; 64 when unset")
+    endpoints: list[EndpointSettings] = Field(default=[], description="servers of the same model")
+    timeout_s: Seconds = Field(default=1.0, description="one call, connection included")
+    connect_timeout_s: Seconds = Field(default=0.5, description="one connection attempt, TLS included")
+    max_attempts: Count = Field(default=3, description="calls for one record, the first included")
+    max_tokens: Count = Field(default=256, description="longest answer asked for")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0 for answers that can be repeated")
+    api_key: OptionalSecret = Field(
+        default=None, description="sent as a bearer token", examples=["${file:/run/secrets/llm_api_key}"]
+    )
+    ca_file: OptionalFile = Field(default=None, description="CA bundle (PEM) for https; the system's own when unset")
+    max_response_bytes: Bytes = Field(default=1 << 20, description="a longer answer is cut off and refused")
+    breaker: Breaker = Field(default=Breaker(), description="when an endpoint is no longer asked")
 
     @model_validator(mode="after")
     def _one_way_to_name_endpoints(self) -> "ModelSettings":
@@ -145,22 +192,26 @@ class ModelSettings(Strict):
 class PromptFiles(Strict):
     """Two files: a fixed system text, and a Jinja template for the user's text."""
 
-    system: Path
-    user: Path
-    version: OptionalText = Field(None, description="in provenance; a hash of both files when unset")
+    system: FilePath = Field(description="plain text, sent as it is", examples=["prompts/triage.system.v1.txt"])
+    user: FilePath = Field(
+        description="Jinja template; sees record, key, headers, kafka_topic, kafka_partition, kafka_offset, "
+        "kafka_timestamp_ms",
+        examples=["prompts/triage.user.v1.j2"],
+    )
+    version: OptionalText = Field(default=None, description="in provenance; a hash of both files when unset")
 
 
 class TextAnswer(Strict):
     """An answer that is plain text."""
 
-    max_chars: Count = 4_000
+    max_chars: Count = Field(default=4_000, description="a longer answer goes to the ladder")
 
 
 class Answer(Strict):
     """What the model must answer: by JSON Schema, or as text."""
 
-    schema_file: Path | None = Field(None, alias="schema", description="JSON Schema (draft 2020-12)")
-    text: TextAnswer | None = None
+    schema_file: OptionalFile = Field(default=None, alias="schema", description="JSON Schema (draft 2020-12)")
+    text: TextAnswer | None = Field(default=None, description="plain text instead of an object")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Answer":
@@ -172,37 +223,47 @@ class Answer(Strict):
 class PythonRules(Strict):
     """A Python callable by import path: trusted code of yours, run inline."""
 
-    python: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", examples=["my_rules:classify"])
+    python: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:function", examples=["my_rules:classify"]
+    )
 
 
 class RulesRung(Strict):
     """Declarative rules from a YAML file, or a Python callable."""
 
-    rules: Path | PythonRules
+    rules: Annotated[
+        Annotated[FilePath, Tag("file")] | Annotated[PythonRules, Tag("python")],
+        Discriminator(lambda value: "python" if isinstance(value, (dict, PythonRules)) else "file"),
+    ] = Field(
+        description="a file of rules, or a callable", examples=["rules/triage.yaml", {"python": "my_rules:classify"}]
+    )
 
 
 class ReviewLimit(Strict):
     """How many records a person can look at."""
 
-    max_per_hour: Count = 500
+    max_per_hour: Count = Field(default=500, description="past it the next rung answers")
 
 
 class ReviewRung(Strict):
     """Flag for human review: a copy on the review topic."""
 
-    review: ReviewLimit
+    review: ReviewLimit = Field(description="the next rung answers past its limit")
 
 
 class SkipRung(Strict):
     """Pass the input on, without enrichment."""
 
-    skip: dict[str, None] = Field(default={}, max_length=0)
+    skip: dict[str, None] = Field(default={}, max_length=0, description="enrichment is null")
 
 
 class DefaultRung(Strict):
     """A fixed enrichment: an object for answers by schema, a string for text."""
 
-    default: dict[str, Any] | str
+    default: Annotated[
+        Annotated[dict[str, Any], Tag("object")] | Annotated[str, Tag("text")],
+        Discriminator(lambda value: "object" if isinstance(value, dict) else "text"),
+    ] = Field(description="the enrichment itself", examples=[{"category": "other", "urgency": "normal"}])
 
 
 RUNG_NAMES = ("rules", "review", "skip", "default")
@@ -215,29 +276,33 @@ def _rung_tag(value: Any) -> str | None:
 
 
 def _rung_in_full(value: Any) -> Any:
-    """`- skip` and `- review` are short for the rung with its defaults."""
-    return {value: {}} if value in ("skip", "review") else value
+    """`- skip`, `- skip:`, `- review` and `- review:` are short for the rung with its defaults."""
+    if value in ("skip", "review"):
+        return {value: {}}
+    return {name: {} for name in value} if value in ({"skip": None}, {"review": None}) else value
 
 
-RungSettings = Annotated[
+_AnyRung = Annotated[
     Annotated[RulesRung, Tag("rules")]
     | Annotated[ReviewRung, Tag("review")]
     | Annotated[SkipRung, Tag("skip")]
     | Annotated[DefaultRung, Tag("default")],
     Discriminator(
-        _rung_tag, custom_error_type="rung", custom_error_message="a rung is one of rules, review, skip, default"
+        _rung_tag, custom_error_type="rung", custom_error_message="must be one of rules, review, skip, default"
     ),
-    BeforeValidator(_rung_in_full),
+]
+RungSettings = Annotated[
+    _AnyRung, BeforeValidator(_rung_in_full, json_schema_input_type=_AnyRung | Literal["skip", "review"])
 ]
 
 
 class TopicOverrides(Strict):
     """Names for the output topics; each defaults to `<input>.<task>.<kind>`."""
 
-    enriched: TopicName | None = None
-    fallback: TopicName | None = None
-    review: TopicName | None = None
-    dlq: TopicName | None = None
+    enriched: TopicName | None = Field(default=None, description="what the model answered")
+    fallback: TopicName | None = Field(default=None, description="what a rung of the ladder answered")
+    review: TopicName | None = Field(default=None, description="copies for a person to look at")
+    dlq: TopicName | None = Field(default=None, description="records that nothing could answer, as they came")
 
 
 def _as_list(value: Any) -> Any:
@@ -247,30 +312,44 @@ def _as_list(value: Any) -> Any:
 class TaskSettings(Strict):
     """One enrichment: from its input topics through a model to its output topics."""
 
-    input: Annotated[list[TopicName], BeforeValidator(_as_list), Field(min_length=1)]
-    topics: TopicOverrides = TopicOverrides()
-    input_format: Literal["json", "text"] = "json"
-    shape: Literal["wrap", "merge", "only"] = "wrap"
-    merge_as: str = Field("enrichment", min_length=1, description="the name under which `shape: merge` adds it")
-    order: Literal["key", "partition", "none"] = "key"
-    max_in_flight: Count = Field(512, description="records delivered and not finished")
-    max_span: Count = Field(10_000, description="offsets between the oldest unfinished record and the newest taken")
-    max_input_bytes: Bytes = 256 << 10
-    deadline_s: Seconds = Field(5.0, description="from the first model slot to the decision")
-    max_age_s: Seconds | None = Field(None, description="from the Kafka timestamp, waiting included")
-    model: str
-    prompt: PromptFiles
-    answer: Answer
-    when_unavailable: Literal["fallback", "hold"] = "fallback"
-    fallback_rate: Literal["measured", "unlimited"] = "measured"
+    input: Annotated[
+        list[TopicName],
+        Field(min_length=1),
+        BeforeValidator(_as_list, json_schema_input_type=TopicName | list[TopicName]),
+    ] = Field(description="topic, or topics, that this task alone reads", examples=["tickets.raw"])
+    topics: TopicOverrides = Field(default=TopicOverrides(), description="other names for the output topics")
+    input_format: Literal["json", "text"] = Field(default="json", description="what the input's bytes are")
+    shape: Literal["wrap", "merge", "only"] = Field(
+        default="wrap", description="input beside enrichment, enrichment inside the input, or the enrichment alone"
+    )
+    merge_as: str = Field(default="enrichment", min_length=1, description="the name under which `shape: merge` adds it")
+    order: Literal["key", "partition", "none"] = Field(
+        default="key", description="what is worked on one after the other"
+    )
+    max_in_flight: Count = Field(default=512, description="records delivered and not finished")
+    max_span: Count = Field(
+        default=10_000, description="offsets between the oldest unfinished record and the newest taken"
+    )
+    max_input_bytes: Bytes = Field(default=256 << 10, description="a larger value becomes a dead letter, unasked")
+    deadline_s: Seconds = Field(default=5.0, description="from the first model slot to the decision")
+    max_age_s: Seconds | None = Field(default=None, description="from the Kafka timestamp, waiting included")
+    model: str = Field(description="a name under `models`")
+    prompt: PromptFiles = Field(description="what the model is asked")
+    answer: Answer = Field(description="what the model must answer")
+    when_unavailable: Literal["fallback", "hold"] = Field(
+        default="fallback", description="while no endpoint answers: let the ladder answer, or wait"
+    )
+    fallback_rate: Literal["measured", "unlimited"] = Field(
+        default="measured", description="how fast records may leave down the ladder while no endpoint answers"
+    )
     decode_guard: bool = Field(default=False, description="count decode failures for the guard as well")
-    ladder: list[RungSettings] = []
+    ladder: list[RungSettings] = Field(default=[], description="what answers when the model does not, in this order")
 
 
 class Settings(Strict):
     """One deployment."""
 
-    kafka: Kafka
-    worker: Worker = Worker()
-    models: Annotated[dict[str, ModelSettings], Field(min_length=1)]
-    tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)]
+    kafka: Kafka = Field(description="the cluster and the consumer group")
+    worker: Worker = Field(default=Worker(), description="the process")
+    models: Annotated[dict[str, ModelSettings], Field(min_length=1)] = Field(description="model servers, by a name")
+    tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)] = Field(description="enrichments, by a name")

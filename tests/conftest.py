@@ -1,0 +1,60 @@
+"""Brokers for every test folder: `kafka` (real), `embedded` (librdkafka's mock), `broker` (the test runs on both)."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.embedded import EmbeddedKafka
+from tests.support.kafka import KafkaBroker, NoKafkaError, ensure_jars
+
+NO_KAFKA = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def kafka_jars(request: pytest.FixtureRequest) -> Path:
+    """The real broker's jars; without them tests are skipped here, and fail where CI is set."""
+    try:
+        return ensure_jars()
+    except NoKafkaError as exc:
+        request.config.stash[NO_KAFKA] = str(exc)
+        if os.environ.get("CI"):
+            pytest.fail(f"no real Kafka: {exc}")
+        pytest.skip(f"no real Kafka: {exc}")
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A real broker, shared by the whole run: tests use topics of their own and leave it running."""
+    del kafka_jars
+    with KafkaBroker(tmp_path_factory.mktemp("kafka")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_kafka(kafka_jars: Path, tmp_path: Path) -> Iterator[KafkaBroker]:
+    """A real broker for one test that stops, kills or freezes it."""
+    del kafka_jars
+    with KafkaBroker(tmp_path / "kafka") as running:
+        yield running
+
+
+@pytest.fixture
+def embedded() -> Iterator[EmbeddedKafka]:
+    """An embedded broker for one test."""
+    with EmbeddedKafka() as running:
+        yield running
+
+
+@pytest.fixture(params=["kafka", "embedded"])
+def broker(request: pytest.FixtureRequest) -> KafkaBroker | EmbeddedKafka:
+    """Both brokers, one after the other: the fake and the real thing pass the same tests."""
+    running: KafkaBroker | EmbeddedKafka = request.getfixturevalue(request.param)
+    return running
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say it loudly when the tests on a real broker did not run."""
+    if reason := config.stash.get(NO_KAFKA, None):
+        terminalreporter.write_line(f"THE TESTS ON A REAL KAFKA DID NOT RUN: {reason}", red=True, bold=True)

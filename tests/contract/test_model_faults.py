@@ -1,0 +1,437 @@
+"""The endpoint rows of the fault catalogue (E1-E23), done to the real client over real sockets."""
+
+import asyncio
+import math
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from tests.support import fault_server as http
+from tests.support.fault_server import FaultServer
+from tests.support.llm_settings import ASK, client_for, passage, prompt_for, until
+from workers.clock import monotonic_s
+from workers.errors import (
+    EX_CONFIG,
+    AnswerTooLarge,
+    BadEnvelope,
+    BreakerOpen,
+    Busy,
+    ConnectFailed,
+    ConnectionLost,
+    ContextExceeded,
+    Declined,
+    Exit,
+    Misconfigured,
+    NoAnswer,
+    Overloaded,
+    ServerFault,
+    TimedOut,
+)
+from workers.llm import Client
+from workers.metrics import REGISTRY
+from workers.records import Passage, Reply
+
+Serve = Callable[..., Coroutine[Any, Any, FaultServer]]
+Start = Callable[..., Coroutine[Any, Any, Client]]
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """Closes what a test opened: clients first."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def serve(stack: AsyncExitStack) -> Serve:
+    """Start a server with a script."""
+
+    async def start(*script: http.Step, default: http.Step | None = None) -> FaultServer:
+        return await stack.enter_async_context(FaultServer(*script, default=default))
+
+    return start
+
+
+@pytest.fixture
+def start(stack: AsyncExitStack) -> Start:
+    """Start a client; one attempt unless told otherwise."""
+
+    async def start(*urls: str, **changes: Any) -> Client:
+        client = client_for(*urls, **{"max_attempts": 1, **changes})
+        await client.start()
+        stack.push_async_callback(client.close)
+        return client
+
+    return start
+
+
+async def ask(client: Client, way: Passage | None = None, wait_s: float = 0.0) -> Reply:
+    """Ask once, bounded."""
+    async with asyncio.timeout(30):
+        return await client.complete(prompt_for(client.frame(ASK)), way or passage(), wait_s=wait_s)
+
+
+def refused_url() -> str:
+    """Return a URL on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+TRANSPORT_FAULTS = [
+    pytest.param(http.hang(), TimedOut, id="E1-hang"),
+    pytest.param(http.reset(), ConnectionLost, id="E2-reset"),
+    pytest.param(http.reset(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), ConnectionLost, id="E4-reset-body"),
+    pytest.param(http.cut(), ConnectionLost, id="E4-cut"),
+    pytest.param(http.cut(chunked=True), ConnectionLost, id="E4-cut-chunked"),
+    pytest.param(http.bad_chunk(), ConnectionLost, id="E4-bad-chunk"),
+    pytest.param(http.cut(length=False), BadEnvelope, id="E5-cut-unseen"),
+    pytest.param(http.drip(), TimedOut, id="E6-drip"),
+    pytest.param(http.flood(), AnswerTooLarge, id="E7-flood"),
+    pytest.param(http.bomb(), BadEnvelope, id="E7-gzip"),
+    pytest.param(http.garbage(), ConnectionLost, id="E8-garbage"),
+    pytest.param(http.long_header(), ConnectionLost, id="E8-long-header"),
+    pytest.param(http.page(), BadEnvelope, id="E9-html"),
+    pytest.param(http.raw(http.http(200, b'{"a":')), BadEnvelope, id="E10-bad-json"),
+    pytest.param(http.raw(http.http(200, b"")), BadEnvelope, id="empty-200"),
+]
+
+
+@pytest.mark.parametrize(("fault", "error"), TRANSPORT_FAULTS)
+async def test_a_transport_fault_is_named_and_another_endpoint_asked(
+    serve: Serve, start: Start, fault: http.Step, error: type[NoAnswer]
+) -> None:
+    """E1-E10: one attempt ends in its class, within its time; with a second endpoint the next attempt goes there."""
+    bad, good = await serve(default=fault), await serve()
+    alone = await start(bad.url, timeout_s=0.4)
+    began_s = monotonic_s()
+    with pytest.raises(error) as raised:
+        await ask(alone)
+    assert type(raised.value) is error
+    assert monotonic_s() - began_s < 10
+    both = await start(bad.url, good.url, timeout_s=0.4, max_attempts=2)
+    way = passage()
+    assert (await ask(both, way)).text == "ok"
+    assert way.attempts == 2
+
+
+async def test_e1_each_attempt_has_its_timeout_and_all_have_the_deadline(serve: Serve, start: Start) -> None:
+    """A call is cut by `timeout_s` or by what is left of the deadline, and that counts as a timeout."""
+    server = await serve(default=http.hang())
+    client = await start(server.url, timeout_s=20.0)
+    began_s = monotonic_s()
+    with pytest.raises(TimedOut):
+        await ask(client, passage(deadline_s=0.3))
+    assert 0.25 <= monotonic_s() - began_s < 10
+
+
+async def test_e3_a_stale_connection_costs_one_silent_retry(serve: Serve, start: Start) -> None:
+    """A connection closed before the first byte: asked again at once on a new one, no attempt, no blame."""
+    server = await serve(http.close())
+    client = await start(server.url)
+    way = passage()
+    assert (await ask(client, way)).text == "ok"
+    assert way.attempts == 1
+    assert [seen.connection for seen in server.requests] == [1, 2]
+
+
+async def test_e3_the_second_close_is_a_failure(serve: Serve, start: Start) -> None:
+    """A server that closes the new connection too has lost it."""
+    server = await serve(default=http.close())
+    with pytest.raises(ConnectionLost):
+        await ask(await start(server.url))
+    assert len(server.requests) == 2
+
+
+async def test_connections_are_kept(serve: Serve, start: Start) -> None:
+    """Calls one after another use one connection."""
+    server = await serve()
+    client = await start(server.url)
+    for _ in range(5):
+        await ask(client)
+    assert {seen.connection for seen in server.requests} == {1}
+
+
+async def test_nobody_asks_for_compression_and_the_key_is_a_bearer(serve: Serve, start: Start) -> None:
+    """The headers that leave us."""
+    server = await serve()
+    await ask(await start(server.url, api_key="canary"))
+    headers = server.requests[0].headers
+    assert headers["accept-encoding"] == "identity"
+    assert headers["content-type"] == "application/json"
+    assert headers["authorization"] == "Bearer canary"
+    assert "cookie" not in headers
+
+
+async def test_e13_finish_reason_length_is_passed_on(serve: Serve, start: Start) -> None:
+    """A cut answer is an answer here; the parse stage knows what to do with it."""
+    server = await serve(http.answer('{"category": "bi', "length"))
+    reply = await ask(await start(server.url))
+    assert (reply.text, reply.finish_reason) == ('{"category": "bi', "length")
+
+
+@pytest.mark.parametrize("header", ["Retry-After: 0.4", "retry-after-ms: 400"])
+@pytest.mark.parametrize("code", [429, 503])
+async def test_e15_e16_nobody_asks_before_the_time(serve: Serve, start: Start, code: int, header: str) -> None:
+    """After 429 or 503 the endpoint is left alone for as long as it asked, by all; then the record is answered."""
+    server = await serve(http.status(code, {}, header))
+    client = await start(server.url)
+    first, second = passage(), passage()
+    replies = await asyncio.gather(ask(client, first), _soon(client, second))
+    assert [reply.text for reply in replies] == ["ok", "ok"]
+    assert first.attempts == 2
+    refused_at_s, *later_s = [seen.at_s for seen in server.requests]
+    assert min(later_s) - refused_at_s >= 0.39
+
+
+async def _soon(client: Client, way: Passage) -> Reply:
+    await asyncio.sleep(0.1)
+    return await ask(client, way)
+
+
+@pytest.mark.parametrize("header", ["X-None: 1", "Retry-After: -1", "Retry-After: inf", "Retry-After: 9999999"])
+async def test_e15_junk_means_our_own_pause(serve: Serve, start: Start, header: str) -> None:
+    """Without a usable time the first pause is 0.5 s, at most a quarter shorter."""
+    server = await serve(http.status(429, {}, header))
+    await ask(await start(server.url))
+    first, second = server.requests
+    assert 0.37 <= second.at_s - first.at_s < 5
+
+
+async def test_e15_another_endpoint_answers_meanwhile(serve: Serve, start: Start) -> None:
+    """With a second endpoint a 429 costs no time."""
+    busy, free = await serve(default=http.status(429, {}, "Retry-After: 60")), await serve()
+    client = await start(busy.url, free.url)
+    for _ in range(3):
+        await ask(client)
+    assert (len(busy.requests), len(free.requests)) == (1, 3)
+
+
+async def test_e16_busy_never_opens_the_breaker_and_503_does(serve: Serve, start: Start) -> None:
+    """429 is an endpoint that works; 503 may be broken."""
+    tiny_pause = "retry-after-ms: 1"
+    limits = {"min_calls": 4, "reset_timeout_s": 60}
+    busy = await start((await serve(default=http.status(429, {}, tiny_pause))).url, breaker=limits)
+    with pytest.raises(Busy) as raised:
+        await ask(busy, passage(deadline_s=0.4))
+    assert type(raised.value) is Busy
+    broken = await start((await serve(default=http.status(503, {}, tiny_pause))).url, breaker=limits)
+    with pytest.raises(BreakerOpen) as opened:
+        await ask(broken)
+    assert "503" in str(opened.value)
+    assert Overloaded.blames_endpoint
+
+
+@pytest.mark.parametrize(("code", "error"), [(400, Declined), (413, Declined), (422, Declined)])
+async def test_e17_a_refused_request_is_not_asked_again(
+    serve: Serve, start: Start, code: int, error: type[NoAnswer]
+) -> None:
+    """One request, no blame for the endpoint, whatever the attempts allowed."""
+    server = await serve(http.status(code))
+    client = await start(server.url, max_attempts=5)
+    with pytest.raises(error):
+        await ask(client)
+    assert (await ask(client)).text == "ok"
+    assert len(server.requests) == 2
+
+
+async def test_e17_context_exceeded(serve: Serve, start: Start) -> None:
+    """A prompt that does not fit has its own class."""
+    body = {"error": {"type": "exceed_context_size_error", "message": "too long"}}
+    with pytest.raises(ContextExceeded):
+        await ask(await start((await serve(http.status(400, body))).url))
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 301, 302, 307, 308])
+async def test_e17_e19_faults_of_configuration_close_the_door(serve: Serve, start: Start, code: int) -> None:
+    """One request finds out; the others are told without asking; redirects go nowhere; the door opens by itself."""
+    elsewhere = await serve()
+    server = await serve(http.status(code, {}, f"Location: {elsewhere.url}/v1/chat/completions"))
+    client = await start(server.url, breaker={"reset_timeout_s": 0.3})
+    assert client.held_reason() is None
+    for _ in range(3):
+        with pytest.raises(Misconfigured, match=str(code)):
+            await ask(client)
+    assert len(server.requests) == 1
+    assert (client.held_reason() or "").startswith(f"misconfigured: {code} from {server.url}")
+    assert elsewhere.requests == []
+    assert (await ask(client, wait_s=math.inf)).text == "ok"
+    assert client.held_reason() is None
+
+
+async def test_e20_e21_tls_that_is_none(serve: Serve, start: Start) -> None:
+    """TLS with a server that never answers the handshake, or answers it in plain text: no connection, and why."""
+    server = await serve()
+    client = await start(server.url.replace("http:", "https:"), timeout_s=5.0, connect_timeout_s=0.3)
+    with pytest.raises(ConnectFailed, match=r"in 0\.3 s"):
+        await ask(client)
+    plain = await asyncio.start_server(_plain_answer, "127.0.0.1", 0)
+    async with plain:
+        port = plain.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectFailed, match="https"):
+            await ask(await start(f"https://127.0.0.1:{port}", timeout_s=5.0, connect_timeout_s=5.0))
+
+
+async def _plain_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    writer.close()
+
+
+async def test_a_ca_file_that_cannot_be_read_is_a_fault_of_configuration(start: Start) -> None:
+    """The worker ends with 78 before it takes a record."""
+    with pytest.raises(Exit, match="No such file") as raised:
+        await start("https://127.0.0.1:1", ca_file="/nonexistent/ca.pem")
+    assert raised.value.code == EX_CONFIG
+
+
+async def test_e22_a_name_that_does_not_resolve(start: Start) -> None:
+    """The error says so and names the host."""
+    with pytest.raises(ConnectFailed, match=r"no-such-host\.invalid"):
+        await ask(await start("http://no-such-host.invalid:8000", timeout_s=5.0, connect_timeout_s=5.0))
+
+
+async def test_e23_refused_goes_to_the_next_endpoint_at_once(serve: Serve, start: Start) -> None:
+    """A refused connection costs no pause when there is another endpoint, and five in a row open the breaker."""
+    good = await serve()
+    client = await start(refused_url(), good.url, max_attempts=2, breaker={"reset_timeout_s": 60})
+    for _ in range(20):
+        assert (await ask(client)).text == "ok"
+    assert len(good.requests) == 20
+    alone = await start(refused_url(), breaker={"reset_timeout_s": 60})
+    for _ in range(5):
+        with pytest.raises(ConnectFailed, match="refused"):
+            await ask(alone)
+    with pytest.raises(BreakerOpen):
+        await ask(alone)
+
+
+async def test_500_is_tried_again_up_to_max_attempts(serve: Serve, start: Start) -> None:
+    """Servers answer 500 to what is wrong for good: attempts are counted, then the last failure is raised."""
+    server = await serve(http.status(500), http.status(500), http.status(500), http.status(500))
+    client = await start(server.url, max_attempts=3)
+    with pytest.raises(ServerFault):
+        await ask(client)
+    assert len(server.requests) == 3
+    way = passage()
+    assert (await ask(client, way)).text == "ok"
+    assert way.attempts == 2
+
+
+async def test_no_attempt_begins_that_the_deadline_would_cut(serve: Serve, start: Start) -> None:
+    """When the pause before the next attempt would outlast the deadline, the failure is raised now."""
+    server = await serve(default=http.status(500))
+    began_s = monotonic_s()
+    with pytest.raises(ServerFault):
+        await ask(await start(server.url, max_attempts=1000), passage(deadline_s=0.5))
+    assert monotonic_s() - began_s < 5
+
+
+async def test_a_hopeless_attempt_is_not_made(serve: Serve, start: Start) -> None:
+    """With less than a tenth of `timeout_s` left a record is not tried again: 429 to the end is Busy, not a timeout."""
+    server = await serve(http.status(429, {}, "retry-after-ms: 300"), default=http.hang())
+    client = await start(server.url, timeout_s=2.0)
+    with pytest.raises(Busy):
+        await ask(client, passage(deadline_s=0.4))
+    assert len(server.requests) == 1
+
+
+async def test_holders_wait_for_the_model_to_come_back(serve: Serve, start: Start) -> None:
+    """Ten records hold through an outage: one trial at a time is sent, all are answered, in the end."""
+    server = await serve(*[http.status(500)] * 2)
+    client = await start(server.url, breaker={"min_calls": 1, "reset_timeout_s": 0.1})
+    with pytest.raises(ServerFault):
+        await ask(client)
+
+    async def hold() -> Reply:
+        while True:
+            try:
+                return await ask(client, wait_s=math.inf)
+            except ServerFault:
+                continue
+
+    replies = await asyncio.gather(*(hold() for _ in range(10)))
+    assert [reply.text for reply in replies] == ["ok"] * 10
+    first, second, third, fourth, *_ = server.requests
+    assert second.at_s - first.at_s >= 0.09
+    assert third.at_s - second.at_s >= 0.09
+    assert fourth.at_s > third.at_s
+
+
+async def test_never_more_calls_than_slots(serve: Serve, start: Start) -> None:
+    """Fifty records on three slots: three requests at a time, all answered."""
+    gate = asyncio.Event()
+    server = await serve(*[http.once(gate, http.answer())] * 3)
+    client = await start(server.url, slots=3)
+    tasks = [asyncio.create_task(ask(client)) for _ in range(50)]
+    await until(lambda: server.running == 3)
+    await asyncio.sleep(0.05)
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert server.most_running == 3
+    assert len(server.requests) == 50
+
+
+async def test_cancelling_a_call_closes_its_connection(serve: Serve, start: Start) -> None:
+    """The server sees the connection end, the slot is free, the breaker has no opinion."""
+    server = await serve(http.hang())
+    client = await start(server.url, slots=1)
+    task = asyncio.create_task(ask(client))
+    await until(lambda: server.running)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not server.running)
+    assert (await ask(client)).text == "ok"
+
+
+async def test_i10_no_error_shows_a_secret_or_the_prompt(serve: Serve, start: Start) -> None:
+    """Neither key, userinfo nor prompt is in the text of any failure, nor of what caused it, nor in a metric."""
+    server = await serve(
+        http.status(401, {"error": {"message": "bad key canary for 'a ticket'"}}),
+        http.status(400, {"error": {"message": "bad: canary 'a ticket'"}}),
+        http.garbage(),
+        http.cut(),
+    )
+    url = server.url.replace("http://", "http://me:canary@")
+    for _ in range(4):
+        client = await start(url, api_key="canary")
+        with pytest.raises(NoAnswer) as raised:
+            await ask(client)
+        text = f"{raised.value} {client.held_reason()}"
+        assert "canary" not in text
+        assert "a ticket" not in text
+        assert re.search(r"127\.0\.0\.1", text)
+    assert "canary" not in repr([metric.samples for metric in REGISTRY.collect()])
+
+
+async def test_a_probe_asks_once_and_explains(serve: Serve, start: Start) -> None:
+    """dry-run: one request, no waiting, the server's own words, the key starred out."""
+    server = await serve(http.status(404, {"error": {"message": "The model `x` does not exist (canary)"}}))
+    client = await start(server.url, api_key="canary", max_attempts=3)
+    with pytest.raises(Misconfigured, match=r"configured model.*it says: The model `x` does not exist \(\*\*\*\)"):
+        await client.probe(ASK)
+    assert client.held_reason() is None
+    assert (await client.probe(ASK)).text == "ok"
+    assert len(server.requests) == 2
+
+
+async def test_calls_are_counted(serve: Serve, start: Start) -> None:
+    """Outcomes, retries and tokens appear in the model's series."""
+    server = await serve(http.status(500))
+
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, {"model": "tiny", **labels}) or 0.0
+
+    before = [value("penstock_model_calls_total", outcome=o) for o in ("ok", "server_error")]
+    tokens = value("penstock_model_tokens_total", direction="input")
+    await ask(await start(server.url, max_attempts=2))
+    after = [value("penstock_model_calls_total", outcome=o) for o in ("ok", "server_error")]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1]
+    assert value("penstock_model_tokens_total", direction="input") - tokens == 11
+    assert value("penstock_model_slots", endpoint=server.url) == 4
+    assert value("penstock_breaker_state", endpoint=server.url) == 0

@@ -1,0 +1,157 @@
+"""A deployment for a test: a configuration file on disk, and installed workers that run it as processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+import yaml
+
+PENSTOCK = Path(sys.executable).with_name("penstock")
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "category": {"type": "string", "enum": ["billing", "bug", "account", "how_to", "other"]},
+        "urgency": {"type": "string", "enum": ["low", "normal", "high"]},
+        "summary": {"type": "string", "maxLength": 200},
+    },
+    "required": ["category", "urgency", "summary"],
+    "additionalProperties": False,
+}
+DEFAULT = {"category": "other", "urgency": "normal", "summary": "no answer"}
+
+
+def configuration(
+    folder: Path,
+    *,
+    bootstrap_servers: str,
+    group_id: str,
+    url: str,
+    tasks: dict[str, dict[str, Any]],
+    model: dict[str, Any] | None = None,
+    kafka: dict[str, Any] | None = None,
+    worker: dict[str, Any] | None = None,
+) -> Path:
+    """Write a configuration with its prompt and schema; return its path. Tasks need only what differs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "system.txt").write_text("Classify the ticket. Answer in JSON.\n")
+    (folder / "user.j2").write_text("{{ record | tojson }}\n")
+    (folder / "schema.json").write_bytes(orjson.dumps(SCHEMA))
+    settings = {
+        "kafka": {
+            "bootstrap_servers": bootstrap_servers,
+            "group_id": group_id,
+            "session_timeout_s": 6,
+            **(kafka or {}),
+        },
+        "worker": {"drain_s": 5, "http": {"port": 0}, **(worker or {})},
+        "models": {"small": {"model": "simulated", "url": url, "max_in_flight": 64, "timeout_s": 5, **(model or {})}},
+        "tasks": {
+            name: {
+                "model": "small",
+                "prompt": {"system": "system.txt", "user": "user.j2"},
+                "answer": {"schema": "schema.json"},
+                "deadline_s": 20,
+                "ladder": [{"default": DEFAULT}],
+                **task,
+            }
+            for name, task in tasks.items()
+        },
+    }
+    path = folder / "penstock.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@dataclass
+class WorkerProcess:
+    """One installed worker. Its log goes to a file, so that a full pipe never blocks it."""
+
+    config: Path
+    log: Path
+    env: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "WorkerProcess":
+        """Start it through its ordinary entry point."""
+        with self.log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                [PENSTOCK, "run", self.config], stdout=sink, stderr=subprocess.STDOUT, env=os.environ | self.env
+            )
+        return self
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+    @property
+    def running(self) -> subprocess.Popen[bytes]:
+        """The process, which must have been started."""
+        assert self.process is not None
+        return self.process
+
+    def terminate(self, timeout_s: float = 30) -> tuple[int, float]:
+        """SIGTERM; return the exit code and the seconds it took."""
+        began_s = time.monotonic()
+        self.running.send_signal(signal.SIGTERM)
+        return self.running.wait(timeout_s), time.monotonic() - began_s
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.running.kill()
+        self.running.wait(10)
+
+    def wait_ready(self, timeout_s: float = 60) -> "WorkerProcess":
+        """Wait until `/readyz` says 200."""
+        wait_for(lambda: self.get("/readyz")[0] == 200, timeout_s, lambda: f"never ready:\n{self.tail()}")
+        return self
+
+    def port(self) -> int | None:
+        """The port of its probes, from its own log."""
+        found = re.findall(r'"event":"started".*?"http_port":(\d+)', self.log.read_text())
+        return int(found[-1]) if found else None
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Ask its probes; (0, '') when nothing answers."""
+        port = self.port()
+        if port is None or self.running.poll() is not None:
+            return 0, ""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, pattern: str) -> float:
+        """Return the sum of all series whose line matches the pattern."""
+        _, text = self.get("/metrics")
+        lines = [line for line in text.splitlines() if re.match(pattern, line)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def tail(self, lines: int = 30) -> str:
+        """The end of its log, for a failing test."""
+        return "\n".join(self.log.read_text().splitlines()[-lines:])
+
+
+def wait_for(condition: Any, timeout_s: float, otherwise: Any = lambda: "not in time", every_s: float = 0.1) -> None:
+    """Wait until the condition holds, or fail with what `otherwise` says."""
+    ends_at_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > ends_at_s:
+            raise AssertionError(otherwise())
+        time.sleep(every_s)

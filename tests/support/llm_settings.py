@@ -1,0 +1,46 @@
+"""Settings for clients under test: quick timeouts, small limits, any of them to be replaced."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from workers.llm import Client
+from workers.ports import Ask, Frame
+from workers.records import Passage, Prompt
+from workers.settings.model import ModelSettings
+
+ASK = Ask(
+    name="triage",
+    system="Sort tickets.",
+    schema={"type": "object", "properties": {"category": {"type": "string"}}, "required": ["category"]},
+    max_tokens=64,
+    temperature=0.0,
+)
+
+
+def model_settings(*urls: str, slots: int = 4, **changes: Any) -> ModelSettings:
+    """Return settings of a model behind these URLs."""
+    endpoints = [{"url": url, "max_in_flight": slots} for url in urls]
+    return ModelSettings.model_validate({"model": "tiny", "endpoints": endpoints, "timeout_s": 2.0, **changes})
+
+
+def client_for(*urls: str, slots: int = 4, **changes: Any) -> Client:
+    """Return a client that is not started yet."""
+    return Client("tiny", model_settings(*urls, slots=slots, **changes))
+
+
+def prompt_for(frame: Frame, text: str = '"a ticket"') -> Prompt:
+    """Return a prompt whose user text is `text`, given as JSON."""
+    return Prompt(frame.head + text.encode() + frame.tail)
+
+
+def passage(deadline_s: float = 10.0) -> Passage:
+    """Return a passage that has not begun."""
+    return Passage(deadline_s=deadline_s)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds, 10 s at most."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0.001)

@@ -1,0 +1,69 @@
+"""Slots and cool-downs of one endpoint: one congestion is one cut, answers give the slots back."""
+
+import pytest
+
+from workers.errors import Busy, Overloaded, ServerFault
+from workers.llm.breaker import Breaker
+from workers.llm.endpoint import Endpoint
+from workers.settings.model import Breaker as BreakerSettings
+
+
+def endpoint_with(slots: int) -> Endpoint:
+    """Return an endpoint with a closed breaker."""
+    return Endpoint(0, "http://m", slots, Breaker(BreakerSettings(), lambda *_: None))
+
+
+def test_calls_refused_together_cut_the_slots_once() -> None:
+    """Eight 429 to eight calls that ran side by side halve the limit; the next congestion halves it again."""
+    endpoint = endpoint_with(8)
+    for grant in [endpoint.enter(1.0) for _ in range(8)]:
+        endpoint.settle(grant, Busy("429", 2.0), 1.5)
+    assert endpoint.limit == 4
+    assert endpoint.admits_from_s() == 3.5
+    endpoint.settle(endpoint.enter(3.5), Overloaded("503", 1.0), 3.6)
+    assert endpoint.limit == 2
+    assert endpoint.cool_until_s == pytest.approx(4.6)
+
+
+def test_one_slot_always_remains() -> None:
+    """However long it goes on, one call may still ask."""
+    endpoint = endpoint_with(4)
+    for at in range(10):
+        endpoint.settle(endpoint.enter(float(at)), Busy("429", 0.1), at + 0.5)
+    assert endpoint.limit == 1
+
+
+def test_cool_downs_without_a_time_double_and_answers_end_that() -> None:
+    """A server that gives no time is left alone for longer each time it refuses in a row, until it answers."""
+    endpoint = endpoint_with(4)
+    now_s, pauses_s = 0.0, []
+    for error in (Busy("429"), Busy("429"), Busy("429"), None, Busy("429")):
+        endpoint.settle(endpoint.enter(now_s), error, now_s)
+        if error is not None:
+            pauses_s.append(endpoint.cool_until_s - now_s)
+            now_s = endpoint.cool_until_s
+    for pause_s, full_s in zip(pauses_s, (0.5, 1.0, 2.0, 0.5), strict=True):
+        assert 0.75 * full_s <= pause_s <= full_s
+
+
+def test_answers_give_slots_back_up_to_what_is_configured() -> None:
+    """`limit` answers buy one slot; the configured number is never exceeded; other failures change nothing."""
+    endpoint = endpoint_with(4)
+    endpoint.settle(endpoint.enter(0.0), Busy("429", 0.1), 0.0)
+    endpoint.settle(endpoint.enter(1.0), ServerFault("500"), 1.0)
+    limits = []
+    for at in range(10):
+        endpoint.settle(endpoint.enter(2.0 + at), None, 2.0 + at)
+        limits.append(endpoint.limit)
+    assert limits == [2, 3, 3, 3, 4, 4, 4, 4, 4, 4]
+
+
+def test_a_grant_is_given_back_once() -> None:
+    """Releasing what was settled or released has no effect."""
+    endpoint = endpoint_with(2)
+    first, second = endpoint.enter(0.0), endpoint.enter(0.0)
+    endpoint.settle(first, None, 1.0)
+    endpoint.release(first)
+    endpoint.release(second)
+    endpoint.release(second)
+    assert endpoint.in_use == 0

@@ -1,0 +1,186 @@
+"""Who is next: first come, first served, those that have begun before those that have not, a failed trial last."""
+
+import asyncio
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from workers.errors import BreakerOpen, DeadlineOver, Misconfigured, PenstockError, ServerFault, Stale
+from workers.llm.breaker import Breaker
+from workers.llm.endpoint import Endpoint, Grant
+from workers.llm.line import Line, Waiter
+from workers.records import Passage
+from workers.settings.model import Breaker as BreakerSettings
+
+Verdict = Grant | PenstockError | None
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that makes futures and never runs."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def line_of(*slots: int) -> Line:
+    """Return a line over endpoints with these slots."""
+    settings = BreakerSettings(reset_timeout_s=1.0)
+    return Line([Endpoint(index, f"m{index}", n, Breaker(settings, lambda *_: None)) for index, n in enumerate(slots)])
+
+
+def taken(line: Line, now_s: float = 0.0, avoid: Endpoint | None = None) -> Grant:
+    """Take a slot that must be free."""
+    grant = line.take(avoid, now_s)
+    assert grant is not None
+    return grant
+
+
+class Queue:
+    """Lines waiters up and reads what became of them."""
+
+    def __init__(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
+        self.line = line
+        self.loop = loop
+
+    def add(self, now_s: float = 0.0, *, wait_s: float = 0.0, begun: bool = False, last: bool = False) -> Waiter:
+        """Line one up."""
+        passage = Passage(5.0)
+        if begun:
+            passage.begin(now_s)
+        waiter = Waiter(self.loop.create_future(), passage, wait_s, now_s, last=last)
+        self.line.join(waiter, now_s)
+        return waiter
+
+
+def verdict(waiter: Waiter) -> Verdict:
+    """Return what a waiter got so far."""
+    return waiter.future.result() if waiter.future.done() else None
+
+
+def let_in(waiter: Waiter) -> Grant:
+    """Return the grant that a waiter must have."""
+    grant = verdict(waiter)
+    assert isinstance(grant, Grant)
+    return grant
+
+
+def test_a_free_slot_goes_to_the_oldest(loop: asyncio.AbstractEventLoop) -> None:
+    """Slots are handed over in the order of arrival, and a newcomer cannot take one from under the line."""
+    line = line_of(1)
+    queue = Queue(line, loop)
+    running = taken(line)
+    first, second = queue.add(), queue.add()
+    line.settle(running, None, 1.0)
+    assert verdict(second) is None
+    assert line.take(None, 1.0) is None
+    line.settle(let_in(first), None, 2.0)
+    assert let_in(second)
+
+
+def test_begun_before_fresh_and_a_failed_trial_last(loop: asyncio.AbstractEventLoop) -> None:
+    """A record whose deadline runs is served before one that has not begun; a failed trial waits behind all."""
+    line = line_of(1)
+    queue = Queue(line, loop)
+    running = taken(line)
+    trial, fresh, begun = queue.add(begun=True, last=True), queue.add(), queue.add(begun=True)
+    order = []
+    for _ in range(3):
+        line.settle(running, None, 1.0)
+        running = next(let_in(w) for w in (trial, fresh, begun) if w.future.done() and w not in order)
+        order.append(next(w for w in (trial, fresh, begun) if w.grant is running))
+    assert order == [begun, trial, fresh]  # behind those that were there when it came: it came before `fresh`
+
+
+def test_the_least_loaded_endpoint_is_asked_and_the_failed_one_avoided() -> None:
+    """The smallest share of slots in use wins; the endpoint of the last failure only when no other admits."""
+    line = line_of(4, 2)
+    taken(line)
+    assert taken(line).endpoint.index == 1
+    first = line.endpoints[0]
+    assert taken(line, avoid=first).endpoint.index == 1
+    assert taken(line, avoid=first).endpoint.index == 0
+
+
+def test_open_breakers_turn_away_who_does_not_hold(loop: asyncio.AbstractEventLoop) -> None:
+    """When the last breaker opens, waiters with wait_s 0 leave at once, others when wait_s is over, holders never."""
+    line = line_of(1)
+    queue = Queue(line, loop)
+    running = taken(line)
+    going, patient, holding = queue.add(), queue.add(wait_s=0.5), queue.add(wait_s=math.inf)
+    line.settle(running, Misconfigured("401 from m0"), 10.0)
+    assert isinstance(verdict(going), Misconfigured)
+    assert line.wake_at_s == 10.5
+    line.advance(10.5)
+    assert isinstance(verdict(patient), Misconfigured)
+    line.advance(11.0)
+    assert let_in(holding).trial
+
+
+def test_trials_one_at_a_time_and_the_poisonous_one_moves_back(loop: asyncio.AbstractEventLoop) -> None:
+    """After each failed trial the next in line is the trial; whoever failed waits at the end."""
+    line = line_of(4)
+    queue = Queue(line, loop)
+    line.settle(taken(line), Misconfigured("401"), 0.0)
+    first, second = queue.add(wait_s=math.inf), queue.add(wait_s=math.inf)
+    line.advance(1.0)
+    assert verdict(second) is None
+    line.settle(let_in(first), ServerFault("500"), 1.0)
+    again = queue.add(1.0, wait_s=math.inf, begun=True, last=True)
+    line.advance(2.0)
+    assert let_in(second).trial
+    assert verdict(again) is None
+    line.settle(let_in(second), None, 2.0)
+    assert let_in(again)
+
+
+def test_not_asked_while_the_trial_runs(loop: asyncio.AbstractEventLoop) -> None:
+    """Half-open with a running trial, a newcomer that does not hold is told so at once."""
+    line = line_of(4)
+    line.settle(taken(line), Misconfigured("401"), 0.0)
+    trial = taken(line, 1.0)
+    line.settle(trial, ServerFault("500"), 1.0)
+    assert taken(line, 2.0).trial
+    assert isinstance(verdict(Queue(line, loop).add(2.0)), BreakerOpen)
+
+
+def test_one_closed_breaker_keeps_the_model_up(loop: asyncio.AbstractEventLoop) -> None:
+    """With one endpoint misconfigured and one full, waiters wait for the full one."""
+    line = line_of(1, 1)
+    queue = Queue(line, loop)
+    line.settle(taken(line), Misconfigured("401"), 0.0)
+    busy = taken(line)
+    waiter = queue.add()
+    assert verdict(waiter) is None
+    line.settle(busy, None, 0.1)
+    assert let_in(waiter).endpoint.index == 1
+
+
+def test_time_ends_for_begun_and_for_stale(loop: asyncio.AbstractEventLoop) -> None:
+    """A passage that has begun waits until its deadline, any passage until it is stale."""
+    line = line_of(1)
+    queue = Queue(line, loop)
+    taken(line)
+    begun = queue.add(begun=True)
+    stale = Waiter(loop.create_future(), Passage(5.0, stale_at_s=2.0), math.inf, 0.0)
+    line.join(stale, 0.0)
+    assert line.wake_at_s == 2.0
+    line.advance(2.0)
+    assert isinstance(verdict(stale), Stale)
+    assert line.wake_at_s == 5.0
+    line.advance(5.0)
+    assert isinstance(verdict(begun), DeadlineOver)
+
+
+def test_a_slot_handed_to_a_cancelled_task_is_passed_on(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancelled between hand-over and wake-up, the slot goes to the next in line."""
+    line = line_of(1)
+    queue = Queue(line, loop)
+    running = taken(line)
+    cancelled, following = queue.add(), queue.add()
+    line.settle(running, None, 1.0)
+    let_in(cancelled)
+    line.leave(cancelled, 1.0)
+    assert let_in(following)
+    assert line.endpoints[0].in_use == 1

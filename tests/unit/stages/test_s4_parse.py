@@ -1,0 +1,156 @@
+"""Stage 4: what counts as an answer (rows E11-E14)."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support.wire import make_reply, make_task
+from workers import metrics
+from workers.answers import compile_schema
+from workers.errors import (
+    AnswerCut,
+    AnswerEmpty,
+    AnswerNotJson,
+    AnswerOffSchema,
+    AnswerTooLong,
+    BadAnswer,
+)
+from workers.records import Reply
+from workers.stages.s4_parse import parse
+from workers.task import Task
+
+SCHEMA = Path(__file__).parents[3] / "config" / "schemas" / "triage.v1.json"
+GOOD = {"category": "bug", "urgency": "low", "summary": "It crashes"}
+JSON = orjson.dumps(GOOD).decode()
+TRIAGE = replace(make_task(), check=compile_schema(SCHEMA).check)
+TEXT = make_task(answer={"text": {"max_chars": 10}})
+
+
+def said(text: str, finish_reason: str = "stop") -> Reply:
+    """Return a reply that says `text`."""
+    return replace(make_reply(), text=text, finish_reason=finish_reason)
+
+
+def anything(path: Path) -> Task:
+    """Return a task whose schema accepts every JSON value."""
+    path.write_text("{}")
+    return replace(make_task(), check=compile_schema(path).check)
+
+
+def salvaged(rung: str) -> float:
+    """Return how many answers of the task needed this repair."""
+    return float(metrics.ANSWERS_SALVAGED.labels(TRIAGE.name, rung)._value.get())
+
+
+def test_an_answer_that_is_json_is_taken_as_it_is() -> None:
+    """Blanks around it do not matter, and nothing is counted as repaired."""
+    before = salvaged("fenced"), salvaged("embedded")
+    assert parse(said(f"\n {JSON} \n"), TRIAGE) == GOOD
+    assert (salvaged("fenced"), salvaged("embedded")) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "rung"),
+    [
+        (f"```json\n{JSON}\n```", "fenced"),
+        (f"```\n{JSON}```", "fenced"),
+        (f"Here it is:\n```JSON\n{JSON}\n```\nAnything else?", "fenced"),
+        (f"```json\n{JSON}", "fenced"),
+        (f"```python\nprint()\n```\nand\n```json\n{JSON}\n```", "fenced"),
+        (f"Sure! {JSON} I hope that helps.", "embedded"),
+        (f"The set {{bug}} fits, so: {JSON}", "embedded"),
+        (f"<think>{{</think>{JSON}", "embedded"),
+        (f'{{"draft": 1}} or better {JSON}', "embedded"),
+        (f'He said "look:\n{JSON}', "embedded"),
+        (f'{{He said "look:\n{JSON}', "embedded"),
+        (f"{JSON}{JSON}", "embedded"),
+    ],
+)
+def test_an_answer_with_more_than_json_is_repaired_and_counted(text: str, rung: str) -> None:
+    """The fence goes first, then the first object in the prose that passes the schema."""
+    before = salvaged(rung)
+    assert parse(said(text), TRIAGE) == GOOD
+    assert salvaged(rung) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("I cannot tell.", AnswerNotJson, "line 1"),
+        (JSON[:-1], AnswerNotJson, "line 1"),
+        ("{'category': 'bug'}", AnswerNotJson, "line 1"),
+        ('{"category": NaN}', AnswerNotJson, "line 1"),
+        ('{"category": 1e999}', AnswerNotJson, "infinity"),
+        ("{" * 100, AnswerNotJson, "line 1"),
+        ("{ " * 2_000 + "} " * 2_000, AnswerNotJson, "line 1"),
+        ('{"category": "bug", "urgency": "low"}', AnswerOffSchema, 'the answer: "summary" is a required property'),
+        (JSON.replace("bug", "spam"), AnswerOffSchema, "category: the value is not one of"),
+        (JSON.replace('"bug"', "123456789012345678901234567890"), AnswerOffSchema, "category"),
+        (
+            JSON.replace("}", ',"sure":1,"odd name":2}'),
+            AnswerOffSchema,
+            "2 properties that the schema does not allow: sure",
+        ),
+        (f"[{JSON}]", AnswerOffSchema, 'not of type "object"'),
+        ("null", AnswerOffSchema, 'not of type "object"'),
+        (f"Sure: {JSON.replace('bug', 'spam')}", AnswerOffSchema, "category"),
+        (" \n\t", AnswerEmpty, "blanks"),
+    ],
+)
+def test_an_answer_that_is_none(text: str, error: type[BadAnswer], words: str) -> None:
+    """The error says where and what, keeps the answer, and quotes none of it."""
+    with pytest.raises(error) as caught:
+        parse(said(text), TRIAGE)
+    assert type(caught.value) is error
+    assert words in str(caught.value)
+    assert caught.value.raw == text[:2_048]
+    assert "spam" not in str(caught.value)
+    assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize("text", [JSON[:-4], '{"category": "bug"}', "Let me think", ""])
+def test_an_answer_that_was_cut_says_so(text: str) -> None:
+    """Out of tokens and of no use is its own error: the same request would end the same way."""
+    with pytest.raises(AnswerCut, match="max_tokens") as caught:
+        parse(said(text, "length"), TRIAGE)
+    assert caught.value.raw == text
+
+
+def test_a_whole_answer_counts_even_at_the_last_token() -> None:
+    """What satisfies the schema is whole, whatever the finish reason."""
+    assert parse(said(JSON, "length"), TRIAGE) == GOOD
+
+
+def test_of_duplicate_keys_the_last_counts_and_big_integers_become_floats(tmp_path: Path) -> None:
+    """An enrichment is what orjson reads, so that the output can hold it."""
+    value = parse(said('{"a": 1, "a": 18446744073709551616}'), anything(tmp_path / "any.json"))
+    assert value == {"a": 1.8446744073709552e19}
+    assert isinstance(value["a"], float)
+
+
+@pytest.mark.parametrize("wrapped", ["{}", "Sure: {}"])
+def test_an_answer_too_deep_to_be_written_is_refused(tmp_path: Path, wrapped: str) -> None:
+    """A schema that accepts everything does not let an answer through that no output could hold."""
+    task = anything(tmp_path / "any.json")
+    deep: Any = '{"a":' * 201 + "1" + "}" * 201
+    with pytest.raises(AnswerOffSchema, match="deeper than 200"):
+        parse(said(wrapped.replace("{}", deep)), task)
+    parse(said(wrapped.replace("{}", '{"a":' * 200 + "1" + "}" * 200)), task)
+
+
+def test_a_text_answer_is_stripped_and_bounded() -> None:
+    """A text may be as long as `max_chars` says and not a character longer."""
+    assert parse(said(" 0123456789\n"), TEXT) == "0123456789"
+    with pytest.raises(AnswerTooLong, match="11 characters, max_chars is 10"):
+        parse(said("0123456789a"), TEXT)
+    with pytest.raises(AnswerEmpty):
+        parse(said("  "), TEXT)
+
+
+def test_a_text_answer_that_was_cut_is_no_answer() -> None:
+    """Half a text cannot be told from a whole one by any schema."""
+    with pytest.raises(AnswerCut):
+        parse(said("012", "length"), TEXT)

@@ -1,0 +1,84 @@
+"""How an enrichment came about: the third member of every wrapped value."""
+
+import time
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Provenance:
+    """Who answered, how, and at what cost. None is written as null and means unknown or not applicable.
+
+    `source` is `<topic>/<partition>/<offset>` of the record's first appearance. `model` and `endpoint` are those that
+    answered; for a fallback no model did, and `endpoint` is the one that failed. `latency_s` is the successful call
+    alone. `cost_usd` stays null as long as no prices are configured. `reason` is null when the model answered.
+    `produced_at` is RFC 3339, UTC, milliseconds. `raw_answer` is only written when present: what the model said when
+    it was of no use, at most 2,048 characters.
+    """
+
+    source: str
+    task: str
+    tier: str
+    model: str | None = None
+    endpoint: str | None = None
+    prompt_version: str
+    schema_version: str
+    attempts: int
+    latency_s: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    reason: str | None = None
+    produced_at: str
+    raw_answer: str | None = None
+
+
+def encode(provenance: Provenance) -> dict[str, Any]:
+    """Return the JSON object, members in the order of the wire contract."""
+    members: dict[str, Any] = {
+        "source": provenance.source,
+        "task": provenance.task,
+        "tier": provenance.tier,
+        "model": provenance.model,
+        "endpoint": provenance.endpoint,
+        "prompt_version": provenance.prompt_version,
+        "schema_version": provenance.schema_version,
+        "attempts": provenance.attempts,
+        "latency_s": provenance.latency_s,
+        "input_tokens": provenance.input_tokens,
+        "output_tokens": provenance.output_tokens,
+        "cost_usd": provenance.cost_usd,
+        "reason": provenance.reason,
+        "produced_at": provenance.produced_at,
+    }
+    if provenance.raw_answer is not None:
+        members["raw_answer"] = provenance.raw_answer
+    return members
+
+
+_NAMES = frozenset(field.name for field in fields(Provenance))
+
+
+def decode(members: dict[str, Any]) -> Provenance:
+    """Return the provenance that `members` holds; members that a later version adds are ignored.
+
+    Raises:
+        ValueError: a member is missing.
+    """
+    try:
+        return Provenance(**{name: value for name, value in members.items() if name in _NAMES})
+    except TypeError as exc:
+        raise ValueError(f"not a provenance: {exc}") from exc
+
+
+def rfc3339(wall_s: float) -> str:
+    """Return seconds since the epoch as `2025-01-31T09:30:00.250Z`."""
+    whole_s, rest_ms = divmod(int(wall_s * 1000), 1000)
+    return f"{_second(whole_s)}.{rest_ms:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(whole_s: int) -> str:
+    """Thousands of records share a second, and strftime costs as much as the rest of the provenance."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole_s))

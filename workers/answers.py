@@ -1,0 +1,99 @@
+"""A task's answer schema, compiled: what the server shall enforce, and the check that does not trust it to."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+_WRONG_MAX_CHARS = 300
+_VALUE = "the value"
+"""Stands for the answer's own content in texts: these reach logs and dead letters."""
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
+
+
+class SchemaInvalid(ValueError):  # noqa: N818 - it says what the schema is
+    """An answer schema's file cannot be used; the text says where and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledSchema:
+    """`check` returns None for a value that the schema accepts, else where and what is wrong.
+
+    `version`: 12 hex digits of a hash over the file.
+    """
+
+    schema: dict[str, Any]
+    check: Callable[[Any], str | None]
+    version: str
+
+
+def compile_schema(path: Path) -> CompiledSchema:
+    """Read and compile a JSON Schema; without `$schema` it is draft 2020-12. `format` is enforced.
+
+    No reference is fetched, neither from a network nor from a file. `pattern` runs on a linear-time engine, so that no
+    answer can stall the worker: no lookaround, no back-references.
+
+    Raises:
+        SchemaInvalid: unreadable, not JSON, not an object, or no schema.
+    """
+    try:
+        source = path.read_bytes()
+        schema = orjson.loads(source)
+    except OSError as exc:
+        raise SchemaInvalid(f"{path}: cannot be read: {exc.strerror}") from exc
+    except orjson.JSONDecodeError as exc:
+        raise SchemaInvalid(f"{path}({exc.lineno},{exc.colno}) is not JSON: {exc.msg}") from exc
+    if not isinstance(schema, dict):
+        raise SchemaInvalid(f"{path}: must be an object, as model servers take no other schema")
+    return CompiledSchema(schema=schema, check=_checker(path, schema), version=hashlib.sha256(source).hexdigest()[:12])
+
+
+def _checker(path: Path, schema: dict[str, Any]) -> Callable[[Any], str | None]:
+    try:
+        validator = jsonschema_rs.validator_for(
+            schema,
+            validate_formats=True,
+            ignore_unknown_formats=False,
+            offline=True,
+            mask=_VALUE,
+            pattern_options=jsonschema_rs.RegexOptions(),
+        )
+    except jsonschema_rs.ValidationError as exc:
+        raise SchemaInvalid(f"{path}: {_what_is_wrong(exc, schema)}") from exc
+    is_valid, iter_errors = validator.is_valid, validator.iter_errors
+
+    def check(value: Any) -> str | None:
+        if is_valid(value):
+            return None
+        return _described(next(iter(iter_errors(value))))[:_WRONG_MAX_CHARS]
+
+    return check
+
+
+def _described(error: jsonschema_rs.ValidationError) -> str:
+    """Return place and cause. Names that the model made up are shown only if they look like names."""
+    where = "/".join(map(str, error.instance_path)) or "the answer"
+    unexpected = getattr(error.kind, "unexpected", None)
+    if not unexpected:
+        return f"{where}: {error.message}"
+    named = sorted(name for name in unexpected if _NAME.fullmatch(str(name)))
+    return f"{where}: {len(unexpected)} properties that the schema does not allow: {', '.join(named) or 'odd names'}"
+
+
+def _what_is_wrong(error: jsonschema_rs.ValidationError, schema: dict[str, Any]) -> str:
+    """Return what is wrong with a schema, with the place and the words in it."""
+    found: Any = schema
+    for step in error.instance_path:
+        found = found[step]
+    where = "/".join(map(str, error.instance_path)) or "the schema"
+    what = error.message.replace(_VALUE, repr(found)[:80]) if error.instance_path else error.message
+    if what.endswith('"regex"'):
+        what = "not a regular expression of the linear-time engine (no lookaround, no back-references)"
+    elif "any of the schemas" in what:
+        what = f"{repr(found)[:80]} is none of what JSON Schema allows here"
+    return f"{where}: {what}"[:_WRONG_MAX_CHARS]

@@ -1,0 +1,47 @@
+"""Reading a configuration for a verb: all that can be found wrong with it, before anything is started."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workers.cli.lint_tasks import check_tasks
+from workers.errors import EX_CONFIG
+from workers.settings.checks import check
+from workers.settings.problems import Problem, sorted_problems
+from workers.settings.source import Loaded, read
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The deployment's YAML file.", show_default=False)]
+
+
+def examine(config: Path, environ: Mapping[str, str] | None = None) -> tuple[Loaded | None, list[Problem]]:
+    """Return the configuration, as far as it could be read, and every problem with it."""
+    loaded, problems = read(config, environ)
+    if loaded is None:
+        return None, problems
+    found = [*check(loaded), *check_tasks(loaded)]
+    if problems:  # settings that were left out have their defaults, and warnings about defaults would mislead
+        found = [problem for problem in found if problem.severity == "error"]
+    return loaded, sorted_problems([*problems, *found])
+
+
+def read_or_exit(config: Path) -> Loaded:
+    """Return a configuration without errors; else print them to stderr and exit with 78 (sysexits.h: EX_CONFIG)."""
+    loaded, problems = examine(config)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if loaded is None or errors:
+        for problem in errors:
+            print(as_line(problem), file=sys.stderr)
+        raise typer.Exit(EX_CONFIG)
+    return loaded
+
+
+def as_line(problem: Problem) -> str:
+    """Return `file(line,col) what`, the file as one types it here, on one line, whatever the file's text says."""
+    near = os.path.relpath(problem.file)
+    shown = Path(near) if not near.startswith("..") else problem.file
+    return str(replace(problem, file=shown)).encode(errors="backslashreplace").decode().replace("\n", " ")

@@ -1,0 +1,40 @@
+"""`penstock run CONFIG`: the worker itself."""
+
+import typer
+import uvloop
+
+from workers import log, metrics
+from workers.cli.configuration import Config, read_or_exit
+from workers.llm import Client
+from workers.settings.model import Settings
+from workers.stream.worker import Worker
+from workers.task import compile_task
+
+LOG_FLUSH_S = 2.0
+
+
+def run(config: Config) -> None:
+    """Run the worker until SIGTERM or SIGINT; a second one ends it at once.
+
+    Exit codes: 0 drained and committed, 69 no broker within startup_timeout_s, 70 an internal error, 78 something in
+    the configuration, the topics or the rights that a person has to mend.
+
+    Example: penstock run config/pipelines/tickets.yaml
+    """
+    loaded = read_or_exit(config)
+    logs = loaded.settings.worker.log
+    log.configure(logs.level, logs.format, loaded.secrets, on_drop=metrics.LOG_DROPPED.inc)
+    try:
+        code = uvloop.run(_work(loaded.settings))
+    finally:
+        log.flush(LOG_FLUSH_S)
+    raise typer.Exit(code)
+
+
+async def _work(settings: Settings) -> int:
+    models = {name: Client(name, model) for name, model in settings.models.items()}
+    tasks = [
+        compile_task(name, task, models[task.model], settings.models[task.model])
+        for name, task in settings.tasks.items()
+    ]
+    return await Worker(settings, tasks, list(models.values())).run()

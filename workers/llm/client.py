@@ -1,0 +1,253 @@
+"""THE MODEL PORT over HTTP: admission, one call, the table, and another attempt as the errors allow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import orjson
+import pybreaker
+import stamina
+import stamina.instrumentation
+import structlog
+
+from workers.clock import monotonic_s
+from workers.errors import BadEnvelope, Busy, DeadlineOver, NoAnswer, Unavailable
+from workers.llm.admission import Admission
+from workers.llm.backoff import retry_s
+from workers.llm.breaker import Breaker
+from workers.llm.dialects import DIALECTS, Completion
+from workers.llm.endpoint import Endpoint, Grant
+from workers.llm.scrub import quote
+from workers.llm.series import Series
+from workers.llm.status import error_for, words_of
+from workers.llm.transport import Target, Transport, target
+from workers.ports import Ask, Frame
+from workers.records import Passage, Prompt, Reply
+from workers.settings.model import ModelSettings
+
+_log = structlog.get_logger("penstock.llm")
+
+_OK = 200
+
+_LEAST_RATIO = 0.1
+"""No further attempt with less than this share of `timeout_s` left: it would fail, and the endpoint be blamed."""
+
+_PROBE = "This is a connection test. Answer with a short example in the form that you were asked for."
+
+
+@dataclass(slots=True)
+class _Course:
+    """How far one `complete` has come: what the next attempt has to know about the ones before."""
+
+    prompt: Prompt
+    passage: Passage
+    wait_s: float
+    avoid: Endpoint | None = None
+    last: bool = False
+    failures: int = 0
+
+
+class Client:
+    """A `Model` (workers.ports) behind one or several URLs. For one event loop; `start` before, `close` after use."""
+
+    def __init__(self, name: str, settings: ModelSettings) -> None:
+        self.name = name
+        self._settings = settings
+        self._dialect = DIALECTS[settings.dialect]
+        self._least_s = _LEAST_RATIO * settings.timeout_s
+        self._secret = settings.api_key.get_secret_value() if settings.api_key is not None else None
+        self._transport = Transport(settings)
+        self._series = Series(name)
+        self._targets: list[Target] = []
+        self._endpoints: list[Endpoint] = []
+        for index, endpoint in enumerate(settings.all_endpoints()):
+            to = target(endpoint.url, self._dialect.path)
+            breaker = Breaker(settings.breaker, partial(self._on_change, to.label))
+            self._targets.append(to)
+            self._endpoints.append(Endpoint(index, to.label, endpoint.max_in_flight, breaker))
+        self._admission = Admission(self._endpoints)
+
+    async def start(self) -> None:
+        """Make the connection pools; connects nowhere.
+
+        Raises:
+            Exit: 78, `ca_file` cannot be read.
+        """
+        await self._transport.start()
+        self._series.watch(self._endpoints)
+        # Retries are counted in our own series; stamina would log each one, a thousand a second in an outage.
+        stamina.instrumentation.set_on_retry_hooks([])
+
+    async def close(self) -> None:
+        """Close all connections. Calls that still run or wait have to be cancelled first, by their owners."""
+        self._admission.close()
+        await self._transport.close()
+
+    def frame(self, ask: Ask) -> Frame:
+        """Return the body of a request; its hole takes the user's text as a JSON string, quotes included."""
+        return self._dialect.frame(self._settings.model, ask)
+
+    async def complete(self, prompt: Prompt, passage: Passage, *, wait_s: float) -> Reply:
+        """Return what the model says to `prompt`. The contract is in `workers.ports.Model`.
+
+        When the deadline of a record ends while it waits after a failed attempt, that failure is raised, not
+        DeadlineOver: it says why there was no time.
+        """
+        course = _Course(prompt, passage, wait_s)
+        try:
+            return await self._attempt(course)
+        except Unavailable as error:
+            if not error.retryable:
+                raise
+            first = error
+        return await self._again(course, first)
+
+    async def probe(self, ask: Ask) -> Reply:
+        """Ask the first endpoint once, with a prompt of our own: no waiting, no retries, nothing counted.
+
+        Raises:
+            NoAnswer: as `complete` does; the text adds what the server said.
+        """
+        frame = self.frame(ask)
+        began_s = monotonic_s()
+        to = self._targets[0]
+        status, headers, body = await self._transport.post(
+            to, frame.head + orjson.dumps(_PROBE) + frame.tail, self._settings.timeout_s
+        )
+        try:
+            said = self._read(to, status, headers, body)
+        except NoAnswer as error:
+            if status != _OK and (words := words_of(body, self._secret)):
+                raise type(error)(f"{error}; it says: {words}") from error
+            raise
+        return _reply(said, to, monotonic_s() - began_s, attempts=1)
+
+    def answered_since(self, at_s: float) -> bool:
+        """Return whether any call has succeeded since `at_s` (monotonic)."""
+        return any(endpoint.breaker.last_answer_s >= at_s for endpoint in self._endpoints)
+
+    def pace_per_s(self) -> float:
+        """Return the rate of answers over all endpoints, as last measured; before that slots / timeout_s."""
+        return sum(
+            endpoint.breaker.rate_per_s() or endpoint.slots / self._settings.timeout_s for endpoint in self._endpoints
+        )
+
+    def held_reason(self) -> str | None:
+        """Return why a person must act before this model answers, None while there is no such reason."""
+        if all(endpoint.breaker.misconfigured for endpoint in self._endpoints):
+            return f"misconfigured: {self._endpoints[0].breaker.why}"
+        return None
+
+    async def _attempt(self, course: _Course) -> Reply:
+        """Make one call, once there is a slot for it."""
+        passage = course.passage
+        grant = self._admission.take(course.avoid) or await self._admission.wait(
+            passage, course.wait_s, avoid=course.avoid, last=course.last
+        )
+        began_s = monotonic_s()
+        try:
+            return await self._call(course, grant, began_s)
+        except NoAnswer as error:
+            if grant.held:
+                course.avoid, course.last = grant.endpoint, grant.trial
+                self._admission.settle(grant, error)
+                self._series.failed(error.reason, monotonic_s() - began_s)
+            raise
+        finally:
+            passage.busy = False
+            self._admission.release(grant)  # not settled: cancelled, which says nothing about the endpoint
+
+    async def _call(self, course: _Course, grant: Grant, began_s: float) -> Reply:
+        passage, to = course.passage, self._targets[grant.endpoint.index]
+        passage.begin(began_s)
+        left_s = passage.left_s(began_s)
+        if passage.attempts and left_s < self._least_s:
+            self._admission.release(grant)
+            raise DeadlineOver("the deadline ended before another attempt could be made")
+        passage.attempts += 1
+        passage.busy = True
+        status, headers, body = await self._transport.post(
+            to, course.prompt.body, min(self._settings.timeout_s, left_s)
+        )
+        reply = _reply(self._read(to, status, headers, body), to, monotonic_s() - began_s, attempts=passage.attempts)
+        self._admission.settle(grant, None)
+        self._series.answered(reply)
+        return reply
+
+    def _read(self, to: Target, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
+        """Return the completion, or raise what the answer is instead."""
+        if status != _OK:
+            raise error_for(status, headers, body, to.label)
+        kind = headers.get("Content-Type", "")
+        if kind.partition(";")[0].strip().lower() != "application/json":
+            raise BadEnvelope(f"200 from {to.label} is {quote(kind) or 'untyped'}: a login page, or no model server")
+        if headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise BadEnvelope(f"200 from {to.label} is compressed, and was asked not to be")
+        try:
+            return self._dialect.read(body)
+        except BadEnvelope as error:
+            raise BadEnvelope(f"{to.label}: {error}") from error.__cause__
+
+    async def _again(self, course: _Course, failed_by: Unavailable) -> Reply:
+        """Go on after a first failure. stamina is entered only now: without a failure it would cost 39 us a record."""
+        begun = False
+        async for attempt in stamina.retry_context(
+            on=lambda exc: self._pause_s(course, exc), attempts=None, timeout=None
+        ):
+            with attempt:
+                if not begun:
+                    begun = True
+                    raise failed_by  # the attempt that was made outside
+                try:
+                    return await self._attempt(course)
+                except DeadlineOver:
+                    # Why there was no time left says more, and `hold` must know that it was the model.
+                    raise failed_by from failed_by.__cause__
+                except Unavailable as error:
+                    failed_by = error if error.retryable else failed_by
+                    raise
+        raise AssertionError("stamina ends by returning or raising")
+
+    def _pause_s(self, course: _Course, error: Exception) -> float | bool:
+        """Return the pause before the next attempt, False when there must be none (stamina's back-off hook).
+
+        429 and 503 do not count as attempts and need no pause: the endpoint cools down, and the record waits in line.
+        """
+        if not isinstance(error, Unavailable) or not error.retryable:
+            return False
+        pause_s = 0.0
+        if not isinstance(error, Busy):
+            course.failures += 1
+            if course.failures >= self._settings.max_attempts:
+                return False
+            if not self._other_admits(course.avoid):
+                pause_s = retry_s(course.failures)
+        if course.passage.left_s(monotonic_s()) - pause_s < self._least_s:
+            return False
+        self._series.retried(error.reason)
+        return pause_s
+
+    def _other_admits(self, than: Endpoint | None) -> bool:
+        now_s = monotonic_s()
+        return any(endpoint is not than and endpoint.admits(now_s) for endpoint in self._endpoints)
+
+    def _on_change(self, endpoint: str, old: str, new: str, reason: str) -> None:
+        """Count and log a breaker's change; not each failed trial, which comes every second of an outage."""
+        if old == pybreaker.STATE_CLOSED:
+            self._series.opened(endpoint, reason)
+            _log.warning("breaker_opened", model=self.name, endpoint=endpoint, reason=reason)
+        elif new == pybreaker.STATE_CLOSED:
+            _log.info("breaker_closed", model=self.name, endpoint=endpoint)
+
+
+def _reply(said: Completion, to: Target, latency_s: float, *, attempts: int) -> Reply:
+    return Reply(
+        said.text,
+        said.model,
+        to.label,
+        said.finish_reason,
+        said.input_tokens,
+        said.output_tokens,
+        latency_s,
+        attempts,
+    )

@@ -1,0 +1,83 @@
+"""OpenAI's /v1/chat/completions, as vLLM, llama.cpp, Ollama and most gateways speak it too."""
+
+import re
+from typing import Any, ClassVar, NamedTuple
+
+import orjson
+
+from workers.errors import AnswerEmpty, AnswerRefused, BadEnvelope
+from workers.ports import Ask, Frame
+
+_NAME_REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+class Completion(NamedTuple):
+    """What a model said, and what its server says about it. Token counts are 0 when the server gives none."""
+
+    text: str
+    model: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+
+
+class OpenAI:
+    """Structured output by `response_format`, strict. OpenAI itself then wants every key required and no others."""
+
+    path: ClassVar[str] = "/v1/chat/completions"
+
+    def frame(self, model: str, ask: Ask) -> Frame:
+        """Return the body with a hole that takes the user's text as a JSON string, quotes included."""
+        options = {"model": model, "max_tokens": ask.max_tokens, "temperature": ask.temperature}
+        if ask.schema is not None:
+            options["response_format"] = self._response_format(ask.name, ask.schema)
+        system = orjson.dumps({"role": "system", "content": ask.system}) + b"," if ask.system else b""
+        head = orjson.dumps(options)[:-1] + b',"messages":[' + system + b'{"role":"user","content":'
+        return Frame(head, b"}]}")
+
+    def _response_format(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+        spec = {"name": schema_name(name), "strict": True, "schema": schema}
+        return {"type": "json_schema", "json_schema": spec}
+
+    def read(self, body: bytes) -> Completion:
+        """Return the completion in the body of a 200.
+
+        Raises:
+            BadEnvelope: it is no completion, or was cut; retryable.
+            AnswerEmpty: no choices, null content or blanks only.
+            AnswerRefused: the model, or a filter, refused.
+        """
+        try:
+            envelope = orjson.loads(body)
+        except orjson.JSONDecodeError as exc:
+            raise BadEnvelope(f"200 with {len(body)} bytes that are no JSON: cut, or no model server") from exc
+        if not isinstance(envelope, dict) or not isinstance(choices := envelope.get("choices"), list):
+            raise BadEnvelope("200 without `choices`: no model server, or another dialect")
+        if not choices:
+            raise AnswerEmpty("the server sent no choices")
+        choice = choices[0]
+        if not isinstance(choice, dict) or not isinstance(said := choice.get("message"), dict):
+            raise BadEnvelope("200 whose first choice has no `message`")
+        text, finish_reason = said.get("content"), _text(choice.get("finish_reason"))
+        if said.get("refusal") or finish_reason == "content_filter":
+            raise AnswerRefused(f"the model refused (finish_reason {finish_reason or 'missing'})", _text(text))
+        if not isinstance(text, str) or not text.strip():
+            raise AnswerEmpty(f"the model said nothing (finish_reason {finish_reason or 'missing'})")
+        used = envelope.get("usage")
+        input_tokens, output_tokens = _tokens(used) if isinstance(used, dict) else (0, 0)
+        return Completion(text, _text(envelope.get("model")), finish_reason, input_tokens, output_tokens)
+
+
+def schema_name(name: str) -> str:
+    """Return `name` as OpenAI takes it: 1 to 64 of [a-zA-Z0-9_-]."""
+    return _NAME_REFUSED.sub("_", name)[:64] or "answer"
+
+
+def _text(value: object) -> str:
+    return value[:256] if isinstance(value, str) else ""
+
+
+def _tokens(used: dict[str, Any]) -> tuple[int, int]:
+    counts = (used.get("prompt_tokens"), used.get("completion_tokens"))
+    first, second = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
+    return first, second

@@ -1,0 +1,13 @@
+"""vLLM: OpenAI's route and OpenAI's `response_format`, which every version since 0.6.3 enforces.
+
+Its grammars allow blanks between JSON tokens, and a small model can fill `max_tokens` with them. The cure is the
+server's: `--structured-outputs-config '{"disable_any_whitespace": true}'`. The field of the same name in a request's
+`structured_outputs` is not sent: the xgrammar backend reads the engine's configuration only and drops it without a word
+(vllm-project/vllm#48765), and #48812 proposes to answer 400 instead.
+"""
+
+from workers.llm.dialects.openai import OpenAI
+
+
+class Vllm(OpenAI):
+    """As OpenAI. `guided_json` and any unknown field would be ignored with a 200, so no vendor field is sent."""

@@ -1,0 +1,94 @@
+"""One URL of a model: its slots, its cool-down and its breaker. Plain decisions, no I/O, time passed in (monotonic)."""
+
+import math
+from dataclasses import dataclass
+
+from workers.errors import Busy, PenstockError
+from workers.llm.backoff import cool_down_s
+from workers.llm.breaker import Breaker
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    """The right to make one call: a slot that is held until it is settled or released, once."""
+
+    endpoint: "Endpoint"
+    epoch: int
+    trial: bool
+    began_s: float
+    held: bool = True
+
+    @property
+    def stands(self) -> bool:
+        """Whether the breaker still says what it said when the slot was handed over."""
+        return self.epoch == self.endpoint.breaker.epoch
+
+
+class Endpoint:
+    """Calls that may run now: `limit`, at most `slots`.
+
+    429 and 503 halve the limit and cool the endpoint down, for as long as the server asks, else for pauses that double
+    while it goes on. One congestion, one cut: refusals of calls that began before the last cut change nothing, or 64
+    calls refused together would cut it to one. Answers give the limit back, one slot per `limit` answers.
+    """
+
+    def __init__(self, index: int, label: str, slots: int, breaker: Breaker) -> None:
+        self.index = index
+        self.label = label
+        self.slots = slots
+        self.breaker = breaker
+        self.in_use = 0
+        self.limit = slots
+        self.cool_until_s = -math.inf
+        self._credit = 0
+        self._cut_at_s = -math.inf
+        self._refusals = 0
+
+    def admits(self, now_s: float) -> bool:
+        """Return whether a call may begin now."""
+        return self.in_use < self.limit and now_s >= self.cool_until_s and self.breaker.admits(now_s)
+
+    def admits_from_s(self) -> float:
+        """Return the moment from which time alone lets a call begin; infinity when it takes the end of another call."""
+        return math.inf if self.in_use >= self.limit else max(self.cool_until_s, self.breaker.admits_from_s())
+
+    def enter(self, now_s: float) -> Grant:
+        """Take a slot that `admits` allowed."""
+        trial = self.breaker.enter()
+        self.in_use += 1
+        return Grant(self, self.breaker.epoch, trial, now_s)
+
+    def release(self, grant: Grant) -> None:
+        """Give a slot back without a verdict: cancelled, or not used. Without effect when it was settled."""
+        if grant.held:
+            grant.held = False
+            self.in_use -= 1
+            self.breaker.abandon(grant.epoch, trial=grant.trial)
+
+    def settle(self, grant: Grant, error: PenstockError | None, now_s: float) -> None:
+        """Give a slot back after a call that ended with `error`, None for an answer."""
+        grant.held = False
+        self.in_use -= 1
+        self.breaker.record(grant.epoch, error, now_s)
+        if isinstance(error, Busy):
+            self._cool(error, fresh=grant.began_s >= self._cut_at_s, now_s=now_s)
+        elif error is None and self.limit < self.slots and grant.began_s >= self._cut_at_s:
+            self._grow()
+
+    def _cool(self, error: Busy, *, fresh: bool, now_s: float) -> None:
+        if fresh:
+            self._refusals += 1
+            self.limit = max(1, self.limit // 2)
+            self._credit = 0
+            self._cut_at_s = now_s
+        pause_s = error.retry_after_s
+        if pause_s is None:
+            pause_s = cool_down_s(self._refusals) if fresh else 0.0
+        self.cool_until_s = max(self.cool_until_s, now_s + pause_s)
+
+    def _grow(self) -> None:
+        self._refusals = 0
+        self._credit += 1
+        if self._credit >= self.limit:
+            self.limit += 1
+            self._credit = 0

@@ -1,0 +1,182 @@
+"""THE WAITING LINE of a model: who is let in, who goes on waiting, who is turned away. Plain decisions, no awaiting.
+
+A call waits here for a slot, for a cool-down, or (those that hold) for the trial of a breaker. A record that has begun
+stands before those that have not: it came earlier, and its deadline runs. Otherwise first come, first served, and a
+free slot is handed over to whoever is next, so that nobody who comes later can take it.
+"""
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from workers.errors import BreakerOpen, DeadlineOver, Misconfigured, PenstockError, Stale
+from workers.llm.endpoint import Endpoint, Grant
+from workers.records import Passage
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One call that waits. Its future gets a grant, or the error that turns it away.
+
+    `avoid` is the endpoint of its last failure: taken only when no other admits. `last` puts it behind everybody: a
+    trial that failed, so that one poisonous record is not the trial for ever.
+    """
+
+    future: asyncio.Future[Grant | PenstockError]
+    passage: Passage
+    wait_s: float
+    since_s: float
+    avoid: Endpoint | None = None
+    last: bool = False
+    grant: Grant | None = None
+
+    def ends_at_s(self, broken_since_s: float | None) -> float:
+        """Return the moment until which it may wait: `wait_s` counts only while the model is broken."""
+        ends_s = math.inf if self.passage.ends_at_s is None else self.passage.ends_at_s
+        if self.passage.stale_at_s is not None:
+            ends_s = min(ends_s, self.passage.stale_at_s)
+        if broken_since_s is not None:
+            ends_s = min(ends_s, max(broken_since_s, self.since_s) + self.wait_s)
+        return ends_s
+
+
+class Line:
+    """The line over all endpoints of one model. Every method takes the time (monotonic) and returns at once.
+
+    `wake_at_s` is the next moment at which time alone changes something: call `advance` then.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self.endpoints = endpoints
+        self.wake_at_s = math.inf
+        self._begun: OrderedDict[Waiter, None] = OrderedDict()
+        self._fresh: OrderedDict[Waiter, None] = OrderedDict()
+        self._broken_since_s: float | None = None
+        self._due_s = math.inf  # no waiter's time ends before this
+
+    def __len__(self) -> int:
+        return len(self._begun) + len(self._fresh)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        yield from self._begun
+        yield from self._fresh
+
+    def take(self, avoid: Endpoint | None, now_s: float) -> Grant | None:
+        """Return a slot if one is free and nobody waits for it."""
+        if self._begun or self._fresh:
+            return None
+        endpoint = self._choose(avoid, now_s)
+        return None if endpoint is None else endpoint.enter(now_s)
+
+    def join(self, waiter: Waiter, now_s: float) -> None:
+        """Line up; may be let in or turned away at once."""
+        begun = waiter.passage.ends_at_s is not None and not waiter.last
+        (self._begun if begun else self._fresh)[waiter] = None
+        self.advance(now_s)
+
+    def leave(self, waiter: Waiter, now_s: float) -> None:
+        """Stop waiting (cancelled); a slot that was handed over in the same moment goes to the next."""
+        self._remove(waiter)
+        if waiter.grant is not None:
+            waiter.grant.endpoint.release(waiter.grant)
+        self.advance(now_s)
+
+    def release(self, grant: Grant, now_s: float) -> None:
+        """Give a slot back without a verdict. Without effect when it was settled."""
+        grant.endpoint.release(grant)
+        self.advance(now_s)
+
+    def settle(self, grant: Grant, error: PenstockError | None, now_s: float) -> None:
+        """Give a slot back after a call that ended with `error`, None for an answer."""
+        grant.endpoint.settle(grant, error, now_s)
+        self.advance(now_s)
+
+    def advance(self, now_s: float) -> None:
+        """Let in whom the endpoints admit, turn away whose time is over."""
+        if not (self._begun or self._fresh):
+            self.wake_at_s = self._due_s = math.inf
+            self._broken_since_s = None
+            return
+        if now_s >= self._due_s:
+            self._turn_away(now_s)
+        self._let_in(now_s)
+        self._note_broken(now_s)
+        self._turn_away_newest(now_s)
+        admits_from_s = min(endpoint.admits_from_s() for endpoint in self.endpoints)
+        self.wake_at_s = min(self._due_s, admits_from_s) if len(self) else math.inf
+
+    def _choose(self, avoid: Endpoint | None, now_s: float) -> Endpoint | None:
+        """Return the endpoint with the smallest share of its slots in use among those that admit, None if none does.
+
+        At equal share one that needs a trial comes first: otherwise it would stay open as long as the load is low.
+        """
+        best: Endpoint | None = None
+        best_rank = (True, math.inf, True)
+        for endpoint in self.endpoints:
+            if endpoint.admits(now_s):
+                rank = (endpoint is avoid, endpoint.in_use / endpoint.limit, endpoint.breaker.closed)
+                if best is None or rank < best_rank:
+                    best, best_rank = endpoint, rank
+        return best
+
+    def _let_in(self, now_s: float) -> None:
+        while (waiter := next(iter(self), None)) is not None:
+            if waiter.future.done():  # cancelled, and its task has not run yet
+                self._remove(waiter)
+                continue
+            endpoint = self._choose(waiter.avoid, now_s)
+            if endpoint is None:
+                return
+            self._remove(waiter)
+            waiter.grant = endpoint.enter(now_s)
+            waiter.future.set_result(waiter.grant)
+
+    def _note_broken(self, now_s: float) -> None:
+        """Start or stop the clock of `wait_s`: it runs while no endpoint's breaker is closed, trials included."""
+        if any(endpoint.breaker.closed for endpoint in self.endpoints):
+            self._broken_since_s = None
+        elif self._broken_since_s is None:
+            self._broken_since_s = now_s
+            self._turn_away(now_s)
+
+    def _turn_away_newest(self, now_s: float) -> None:
+        """Look at whoever came last only: the others have been looked at when they came."""
+        for queue in (self._begun, self._fresh):
+            if queue:
+                waiter = next(reversed(queue))
+                ends_s = waiter.ends_at_s(self._broken_since_s)
+                if ends_s <= now_s:
+                    self._refuse(waiter, now_s)
+                else:
+                    self._due_s = min(self._due_s, ends_s)
+
+    def _turn_away(self, now_s: float) -> None:
+        due_s = math.inf
+        for waiter in list(self):
+            ends_s = waiter.ends_at_s(self._broken_since_s)
+            if ends_s <= now_s:
+                self._refuse(waiter, now_s)
+            else:
+                due_s = min(due_s, ends_s)
+        self._due_s = due_s
+
+    def _refuse(self, waiter: Waiter, now_s: float) -> None:
+        self._remove(waiter)
+        if not waiter.future.done():
+            waiter.future.set_result(self._refusal(waiter.passage, now_s))
+
+    def _refusal(self, passage: Passage, now_s: float) -> PenstockError:
+        if passage.stale_at_s is not None and passage.stale_at_s <= now_s:
+            return Stale("older than max_age_s before a model slot was free")
+        if passage.ends_at_s is not None and passage.ends_at_s <= now_s:
+            return DeadlineOver("the deadline ended before another attempt could be made")
+        why = self.endpoints[0].breaker.why
+        if all(endpoint.breaker.misconfigured for endpoint in self.endpoints):
+            return Misconfigured(why)
+        return BreakerOpen(f"not asked, the breaker is open: {why}")
+
+    def _remove(self, waiter: Waiter) -> None:
+        self._begun.pop(waiter, None)
+        self._fresh.pop(waiter, None)

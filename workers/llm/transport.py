@@ -1,0 +1,203 @@
+"""HTTP by aiohttp: one POST, its whole answer in memory, every failure translated. Nothing here knows what is asked."""
+
+import errno
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+import aiohttp
+from yarl import URL
+
+from workers.clock import monotonic_s
+from workers.errors import EX_CONFIG, AnswerTooLarge, ConnectFailed, ConnectionLost, Exit, TimedOut
+from workers.llm.scrub import quote
+from workers.settings.model import ModelSettings
+
+KEEP_ALIVE_S = 4.0
+"""Idle connections are closed before the server does it: llama.cpp and uvicorn close theirs after 5 s."""
+
+DNS_TTL_S = 30
+"""A service that moved is found again after this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to post: `label` is the root URL as it may be shown, `headers` what only this endpoint gets."""
+
+    url: URL
+    label: str
+    headers: Mapping[str, str] | None
+
+
+def target(url: str, path: str) -> Target:
+    """Return the target for a server's root URL, given with or without a trailing slash or /v1.
+
+    User and password in the URL become an Authorization header of their own and never show up anywhere else.
+    """
+    parsed = URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError("an endpoint's url starts with http:// or https:// and names a host")
+    bare = parsed.with_user(None).with_query(None).with_fragment(None)
+    root = str(bare).rstrip("/").removesuffix("/v1").rstrip("/")
+    headers = None
+    if parsed.user is not None:
+        headers = {"Authorization": aiohttp.encode_basic_auth(parsed.user, parsed.password or "")}
+    return Target(URL(root + path), root, headers)
+
+
+class Transport:
+    """The connections to all endpoints of one model.
+
+    Redirects are not followed (a 307 would post the record to another host), proxies and .netrc of the environment are
+    ignored, cookies dropped, certificates always checked. Bodies are asked for uncompressed, never decompressed (204 KB
+    of gzip became 209 MB) and read up to `max_response_bytes`.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._whole = self._timeout(settings.timeout_s)
+        self._pool: aiohttp.ClientSession | None = None
+        self._single: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Make the pools; connects nowhere.
+
+        Raises:
+            Exit: 78, `ca_file` cannot be read.
+        """
+        context = self._tls()
+        slots = sum(endpoint.max_in_flight for endpoint in self._settings.all_endpoints())
+        self._pool = self._session(
+            aiohttp.TCPConnector(
+                limit=slots, ssl=context, ttl_dns_cache=DNS_TTL_S, keepalive_timeout=KEEP_ALIVE_S, force_close=False
+            )
+        )
+        # For the one retry that must not meet another stale connection of the pool.
+        self._single = self._session(
+            aiohttp.TCPConnector(limit=slots, ssl=context, ttl_dns_cache=DNS_TTL_S, force_close=True)
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for session in (self._pool, self._single):
+            if session is not None:
+                await session.close()
+        self._pool = self._single = None
+
+    async def post(self, to: Target, body: bytes, timeout_s: float) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body of the answer, whatever the status, within `timeout_s` in all.
+
+        Raises:
+            TimedOut, ConnectFailed, ConnectionLost, AnswerTooLarge: all retryable.
+
+        Cancellation closes the connection.
+        """
+        timeout = self._whole if timeout_s >= self._settings.timeout_s else self._timeout(timeout_s)
+        try:
+            answer = await self._send(to, body, timeout)
+            try:
+                return answer.status, answer.headers, await self._read(answer, to)
+            finally:
+                answer.release()  # closes the connection unless the body was read to its end
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            self._translate(exc, to, timeout)
+
+    async def _send(self, to: Target, body: bytes, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        if self._pool is None or self._single is None:
+            raise RuntimeError("not started")
+        began_s = monotonic_s()
+        try:
+            return await self._pool.post(to.url, data=body, headers=to.headers, timeout=limits, allow_redirects=False)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
+            # A keep-alive connection that the server closed while we sent. Asking again is safe: it has no side effect.
+            left_s = (limits.total or 0.0) - (monotonic_s() - began_s)
+            if not _went_stale(exc) or left_s <= 0:
+                raise
+        return await self._single.post(
+            to.url, data=body, headers=to.headers, timeout=self._timeout(left_s), allow_redirects=False
+        )
+
+    async def _read(self, answer: aiohttp.ClientResponse, to: Target) -> bytes:
+        most = self._settings.max_response_bytes
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await answer.content.readany():
+            size += len(chunk)
+            if size > most:
+                answer.close()
+                raise AnswerTooLarge(f"{to.label} sent more than {most} bytes; connection closed")
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _translate(self, exc: Exception, to: Target, timeout: aiohttp.ClientTimeout) -> NoReturn:
+        """Raise our error for a foreign one. Its own text is not quoted: it may hold the URL with what is in it."""
+        match exc:
+            case aiohttp.ConnectionTimeoutError():
+                raise ConnectFailed(f"no connection to {to.label} in {self._settings.connect_timeout_s:g} s") from exc
+            case TimeoutError():
+                raise TimedOut(f"no complete answer from {to.label} in {timeout.total:.3g} s") from exc
+            case aiohttp.ClientConnectorCertificateError():
+                raise ConnectFailed(f"certificate of {to.label} refused: {_why(exc.certificate_error)}") from exc
+            case aiohttp.ClientConnectorSSLError():
+                raise ConnectFailed(f"no TLS with {to.label}: does it speak https?") from exc
+            case aiohttp.ClientConnectorDNSError():
+                raise ConnectFailed(f"the host name of {to.label} cannot be resolved") from exc
+            case aiohttp.ClientConnectorError():
+                raise ConnectFailed(f"cannot connect to {to.label}: {_why(exc.os_error)}") from exc
+            case aiohttp.ClientResponseError():
+                # aiohttp's own invention: "status 400" for an answer that is no HTTP. The model never said 400.
+                raise ConnectionLost(f"what {to.label} sent is no HTTP answer") from exc
+            case aiohttp.ClientPayloadError():
+                raise ConnectionLost(f"the answer of {to.label} broke off") from exc
+            case _:
+                raise ConnectionLost(f"connection to {to.label} lost: {_why(exc)}") from exc
+
+    def _timeout(self, total_s: float) -> aiohttp.ClientTimeout:
+        # `total` always: a slow drip resets sock_read with every byte.
+        return aiohttp.ClientTimeout(total=total_s, sock_connect=self._settings.connect_timeout_s)
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "penstock",
+        }
+        if self._settings.api_key is not None:
+            headers["Authorization"] = f"Bearer {self._settings.api_key.get_secret_value()}"
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers=headers,
+            timeout=self._whole,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        """Return what checks certificates: the system's authorities (True), or those of `ca_file` alone."""
+        path = self._settings.ca_file
+        if path is None:
+            return True
+        try:
+            return ssl.create_default_context(cafile=path)
+        except (OSError, ssl.SSLError) as exc:
+            raise Exit(EX_CONFIG, f"ca_file {path}: {_why(exc)}") from exc
+
+
+def _went_stale(exc: Exception) -> bool:
+    """Whether a connection of the pool was closed by the server before any byte of an answer (E3)."""
+    if isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientConnectionResetError):
+        return True
+    return isinstance(exc, aiohttp.ClientOSError) and exc.errno == errno.EPIPE
+
+
+def _why(exc: BaseException) -> str:
+    """Return the system's words for an error, or its class: never its text, which may hold addresses of ours."""
+    if isinstance(exc, ssl.SSLError):
+        return quote(getattr(exc, "verify_message", "") or exc.reason or "SSLError")
+    if isinstance(exc, OSError) and exc.errno:
+        return os.strerror(exc.errno)
+    return type(exc).__name__

@@ -1,0 +1,66 @@
+"""THE MAIN PATH: what happens to a record, `decide` and then `finish`. Start reading here; `stages/` has the steps."""
+
+from workers.errors import Internal, NoAnswer, NotWritten, Reject, Unwritable
+from workers.ladder import descend
+from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
+from workers.ports import Permit, Sink
+from workers.records import Passage, Record
+from workers.stages.s1_decode import decode
+from workers.stages.s2_prompt import build
+from workers.stages.s3_call import call
+from workers.stages.s4_parse import parse
+from workers.stages.s5_route import route
+from workers.stages.s6_ack import ack
+from workers.task import Task
+
+
+async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
+    """Return what becomes of a record: the model's answer, a lower rung's, or a reject. Raises nothing."""
+    if record.value is None:
+        return Erased()
+    try:
+        request = decode(record, task)
+        prompt = build(request, task)
+        try:
+            reply = await call(prompt, task, passage)
+            return Enriched(parse(reply, task), reply)
+        except NoAnswer as error:
+            return descend(task.ladder, request, error, attempts=passage.attempts)
+    except Reject as error:
+        return Rejected(error)
+    except Exception as exc:  # noqa: BLE001 - the record boundary: a bug costs this record a dead letter, no other
+        bug = Internal(type(exc).__name__)
+        bug.__cause__ = exc
+        return Rejected(bug)
+
+
+async def finish(permit: Permit, outcome: Outcome, task: Task, sink: Sink) -> Outcome | None:
+    """Write the outcome and ack; return what was written in the end, None when the partition left first.
+
+    Raises:
+        Paused: the guard allows no more rejects of our own making; nothing was produced.
+        Unwritable: not even a stub of the dead letter can be written; nothing was acked.
+    """
+    while True:
+        try:
+            if isinstance(outcome, Rejected):
+                task.guard.allow(outcome.error)
+            written = await ack(route(permit.record, outcome, task, sink.partitions), permit, sink)
+        except Reject as error:
+            outcome = next_best(permit.record, outcome, error, task)
+        else:
+            if not isinstance(outcome, Rejected):
+                task.guard.succeeded()
+            return outcome if written else None
+
+
+def next_best(record: Record, outcome: Outcome, error: Reject, task: Task) -> Outcome:
+    """Return the outcome that takes the place of one that could not be written."""
+    copy_failed = isinstance(error, NotWritten) and error.topic == task.outputs[record.topic].review
+    if copy_failed and isinstance(outcome, Fallback):
+        return descend(task.ladder, decode(record, task), outcome.error, outcome.rung + 1, outcome.attempts)
+    if not isinstance(outcome, Rejected):
+        return Rejected(error)
+    if not outcome.stub:
+        return Rejected(outcome.error, stub=True, attempts=outcome.attempts)
+    raise Unwritable(f"dead letter refused: {error}") from error

@@ -1,0 +1,91 @@
+"""Model servers: URLs that say where, and nothing else; tasks that name a model."""
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from urllib.parse import SplitResult, urlsplit
+
+from workers.settings.model import ModelSettings
+from workers.settings.problems import Problem, did_you_mean, shown
+from workers.settings.source import Loaded
+
+# Cloud metadata services hand out credentials to whoever asks; nobody serves a model there. A host *name* may still
+# resolve to one of these: the client's resolver looks at the address when it connects.
+_FORBIDDEN = [ipaddress.ip_network(net) for net in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")]
+_FORBIDDEN_NAMES = {"metadata", "metadata.google.internal", "instance-data"}
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def check(loaded: Loaded) -> Iterator[Problem]:
+    """Yield what is wrong with the models, and with the tasks' references to them."""
+    models = loaded.settings.models
+    for name, model in models.items():
+        yield from _urls(loaded, name, model)
+    for name, task in loaded.settings.tasks.items():
+        if task.model not in models:
+            what = f"no model is called {shown(task.model)}{did_you_mean(task.model, models)}"
+            yield loaded.problem(("tasks", name, "model"), what)
+
+
+def _urls(loaded: Loaded, name: str, model: ModelSettings) -> Iterator[Problem]:
+    for place, endpoint in enumerate(model.all_endpoints()):
+        at = ("models", name, "url") if model.url is not None else ("models", name, "endpoints", place, "url")
+        if what := url_fault(endpoint.url):
+            yield loaded.problem(at, what)
+        elif model.api_key and _is_exposed(urlsplit(endpoint.url)):
+            yield loaded.problem(at, "the API key would cross the network in clear: use https", severity="warning")
+
+
+def url_fault(url: str) -> str | None:
+    """Return why a model server cannot be asked at `url`, without repeating what may be a password in it."""
+    if not url.isprintable() or " " in url:
+        return "a URL has no spaces"
+    try:
+        parts = urlsplit(url)
+        port_is_wrong = parts.port == 0
+    except ValueError:
+        return "not a URL: write http://host:port or https://host:port"
+    faults = [
+        ("@" in parts.netloc, "no user name or password in a URL: it would be logged; use `api_key`"),
+        (parts.scheme not in ("http", "https"), "a URL begins with http:// or https://"),
+        (not parts.hostname or port_is_wrong, "not a URL: write http://host:port or https://host:port"),
+        ("?" in url or "#" in url, "a URL ends with its path: no `?` and no `#`"),
+    ]
+    for is_so, what in faults:
+        if is_so:
+            return what
+    if _is_forbidden_host(str(parts.hostname)):
+        return f"{shown(parts.hostname)} is a link-local or cloud metadata address: never a model server"
+    return None
+
+
+def literal_address(host: str) -> Address | None:
+    """Return the address that `host` spells out, in any way that a resolver takes (`127.1`, `0x7f000001`)."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, UnicodeEncodeError):
+        return None
+
+
+def is_forbidden_address(address: Address) -> bool:
+    """Return whether an address is link-local or a metadata service's, also inside an IPv6 form of it."""
+    inner: list[Address | None] = [address]
+    if isinstance(address, ipaddress.IPv6Address):
+        inner += [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    return any(each in net for each in inner if each is not None for net in _FORBIDDEN if net.version == each.version)
+
+
+def _is_forbidden_host(host: str) -> bool:
+    address = literal_address(host)
+    return host.rstrip(".").lower() in _FORBIDDEN_NAMES or (address is not None and is_forbidden_address(address))
+
+
+def _is_exposed(parts: SplitResult) -> bool:
+    address = literal_address(parts.hostname or "")
+    is_local = parts.hostname == "localhost" or (address is not None and address.is_loopback)
+    return parts.scheme == "http" and not is_local

@@ -1,0 +1,161 @@
+"""From our settings to aiokafka's clients: one place that knows aiokafka's option names and their units (ms)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.helpers import create_ssl_context
+
+from workers.clock import monotonic_s
+from workers.errors import EX_UNAVAILABLE, Exit
+from workers.log import get_logger
+from workers.settings.model import Kafka, Security, Settings
+
+_MAX_POLL_INTERVAL_MS = 86_400_000
+"""A full window simply does not poll; aiokafka must not take that for a dead worker. Heartbeats tell the broker."""
+
+FETCH_MAX_BYTES_PER_PARTITION = 262_144
+"""12 full partitions cost 14 MB with this, 24 MB with aiokafka's default (kafka.md (d))."""
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+
+class _TokenFile(AbstractTokenProvider):
+    """A bearer token from a file that something else keeps fresh (a projected service-account token, a sidecar)."""
+
+    def __init__(self, security: Security) -> None:
+        self._security = security
+
+    async def token(self) -> str:
+        """Return the token as it is now."""
+        path = self._security.oauth_token_file
+        return (await asyncio.to_thread(path.read_text)).strip() if path else ""
+
+
+def client_options(kafka: Kafka) -> dict[str, Any]:
+    """Return the options that every aiokafka client takes: where the cluster is and who we are."""
+    security = kafka.security
+    options: dict[str, Any] = {
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "client_id": kafka.client_id,
+        "security_protocol": security.protocol,
+        "metadata_max_age_ms": int(kafka.metadata_max_age_s * 1000),
+    }
+    if security.protocol.endswith("SSL"):
+        options["ssl_context"] = create_ssl_context(
+            cafile=_text(security.ca_file),
+            certfile=_text(security.cert_file),
+            keyfile=_text(security.key_file),
+            password=security.key_password.get_secret_value() if security.key_password else None,
+        )
+    if security.sasl_mechanism:
+        options["sasl_mechanism"] = security.sasl_mechanism
+        if security.sasl_mechanism == "OAUTHBEARER":
+            options["sasl_oauth_token_provider"] = _TokenFile(security)
+        elif security.sasl_mechanism == "GSSAPI":
+            options["sasl_kerberos_service_name"] = security.kerberos_service_name
+            options["sasl_kerberos_domain_name"] = security.kerberos_domain_name
+        else:
+            options["sasl_plain_username"] = security.username
+            options["sasl_plain_password"] = security.password.get_secret_value() if security.password else None
+    return options
+
+
+def _text(path: Any) -> str | None:
+    return None if path is None else str(path)
+
+
+def consumer(settings: Settings) -> AIOKafkaConsumer:
+    """Return the group's consumer, not started. Offsets are ours: no auto-commit, reset `none`."""
+    kafka = settings.kafka
+    rebalance_s = settings.worker.drain_s + 10  # JoinGroup waits for our drain, and for the other members'
+    return AIOKafkaConsumer(
+        **client_options(kafka),
+        group_id=kafka.group_id,
+        group_instance_id=kafka.group_instance_id,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        partition_assignment_strategy=[StickyPartitionAssignor],
+        session_timeout_ms=int(kafka.session_timeout_s * 1000),
+        heartbeat_interval_ms=int(heartbeat_s(kafka) * 1000),
+        rebalance_timeout_ms=int(rebalance_s * 1000),
+        request_timeout_ms=int((rebalance_s + 10) * 1000),
+        max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
+        fetch_max_wait_ms=100,
+        max_partition_fetch_bytes=FETCH_MAX_BYTES_PER_PARTITION,
+    )
+
+
+def heartbeat_s(kafka: Kafka) -> float:
+    """Return the heartbeat interval: a third of the session at most (KIP-62), 3 s at most."""
+    return min(3.0, kafka.session_timeout_s / 3)
+
+
+def producer(kafka: Kafka, *, max_batch_size_bytes: int) -> AIOKafkaProducer:
+    """Return the idempotent producer, not started. It never gives up by itself: waits are bounded by who calls."""
+    return AIOKafkaProducer(
+        **client_options(kafka),
+        enable_idempotence=True,
+        acks="all",
+        linger_ms=5,
+        compression_type="lz4",
+        max_batch_size=max_batch_size_bytes,
+        max_request_size=1 << 30,  # the topic's own limit decides, read at start
+        request_timeout_ms=int(kafka.send_timeout_s * 1000),
+    )
+
+
+async def open_admin(kafka: Kafka) -> AIOKafkaAdminClient:
+    """Return a started admin client.
+
+    Raises:
+        KafkaError: the cluster cannot be reached, or refuses us; retryable when it is a connection error.
+    """
+    admin = AIOKafkaAdminClient(**client_options(kafka))
+    try:
+        await admin.start()
+    except BaseException:
+        await admin.close()
+        raise
+    return admin
+
+
+async def until_reachable(kafka: Kafka, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Return what `attempt` gives, trying again while the cluster cannot be reached.
+
+    Raises:
+        Exit: 69 after `startup_timeout_s`.
+    """
+    ends_at_s = monotonic_s() + kafka.startup_timeout_s
+    wait_s = 0.2
+    while True:
+        try:
+            return await attempt()
+        except (KafkaConnectionError, OSError) as exc:
+            if monotonic_s() + wait_s > ends_at_s:
+                raise Exit(
+                    EX_UNAVAILABLE,
+                    f"no Kafka broker answers at {kafka.bootstrap_servers} within {kafka.startup_timeout_s:g} s"
+                    f" ({type(exc).__name__}): check kafka.bootstrap_servers and kafka.security",
+                ) from exc
+            log.warning("broker_unreachable", bootstrap_servers=kafka.bootstrap_servers, retry_in_s=round(wait_s, 1))
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 5.0)
+
+
+async def quietly_closed(client: Any, timeout_s: float) -> bool:
+    """Stop a client; a stop that hangs (broker down) is left behind after `timeout_s`. Return whether it ended."""
+    closing = asyncio.ensure_future(client.close() if hasattr(client, "close") else client.stop())
+    done, _ = await asyncio.wait({closing}, timeout=timeout_s)
+    if not done:
+        closing.cancel()
+        return False
+    return not isinstance(closing.exception(), KafkaError)

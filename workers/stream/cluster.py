@@ -1,0 +1,108 @@
+"""What the worker must know of the cluster before it joins: topics, their limits, and where a group begins."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+
+from workers.errors import EX_CONFIG, Exit
+from workers.log import get_logger
+from workers.settings.model import Kafka
+from workers.stream import clients
+
+DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
+"""Kafka's default `max.message.bytes`, for a cluster that does not tell (no DESCRIBE_CONFIGS, the embedded broker)."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Partitions and `max.message.bytes` by topic."""
+
+    cluster_id: str
+    partitions: dict[str, int]
+    max_bytes: dict[str, int]
+
+
+async def look_at(kafka: Kafka, inputs: Iterable[str], outputs: Iterable[str]) -> Cluster:
+    """Return what the cluster says of these topics.
+
+    Raises:
+        Exit: 78 when a topic is missing, with its name and what to do; 69 when no broker answers in time.
+    """
+    names = sorted({*inputs, *outputs})
+
+    async def look() -> Cluster:
+        admin = await clients.open_admin(kafka)
+        try:
+            described = await admin.describe_topics(names)
+            partitions = {one["topic"]: len(one["partitions"]) for one in described if not one["error_code"]}
+            cluster = await admin.describe_cluster()
+            limits = await _max_message_bytes(admin, names)
+        finally:
+            await clients.quietly_closed(admin, 2.0)
+        return Cluster(cluster.get("cluster_id") or "", partitions, limits)
+
+    found = await clients.until_reachable(kafka, look)
+    if missing := [name for name in names if not found.partitions.get(name)]:
+        raise Exit(
+            EX_CONFIG,
+            f"no such topic: {', '.join(missing)}; create it, or run `penstock topics create CONFIG`"
+            " (also shown for a topic that this user may not DESCRIBE)",
+        )
+    return found
+
+
+async def _max_message_bytes(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+    """Read the topics' own limits; a cluster that does not tell is taken at Kafka's default."""
+    limits = dict.fromkeys(names, DEFAULT_MAX_MESSAGE_BYTES)
+    try:
+        responses = await admin.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, name, {"max.message.bytes": None}) for name in names]
+        )
+    except (KafkaError, OSError) as exc:
+        log.info("topic_limits_unknown", error=type(exc).__name__, assumed_bytes=DEFAULT_MAX_MESSAGE_BYTES)
+        return limits
+    for response in responses:
+        for resource in response.resources:
+            error_code, _, _, name, entries = resource[:5]
+            if not error_code:
+                for value in _values(entries, "max.message.bytes"):
+                    limits[name] = int(value)
+    return limits
+
+
+def _values(entries: Iterable[Any], name: str) -> list[str]:
+    return [entry[1] for entry in entries if entry[0] == name and entry[1]]
+
+
+async def settle_start(kafka: Kafka, inputs: Iterable[str], partitions: dict[str, int]) -> None:
+    """Give a group that has no offset in a topic its `start: latest`, before anyone joins.
+
+    After joining it would be a guess: a partition without an offset may belong to a new group, or may have been added
+    later and then begins at its beginning. A group with members refuses this commit, and has begun already.
+    """
+    if kafka.start != "latest":
+        return
+    consumer = AIOKafkaConsumer(
+        **clients.client_options(kafka), group_id=kafka.group_id, enable_auto_commit=False, auto_offset_reset="none"
+    )
+    try:
+        await consumer.start()
+        for topic in inputs:
+            every = [TopicPartition(topic, number) for number in range(partitions[topic])]
+            consumer.assign(every)
+            if any([await consumer.committed(tp) is not None for tp in every]):
+                continue
+            ends = await consumer.end_offsets(every)
+            await consumer.commit(dict(ends))
+            log.info("group_begins_at_latest", topic=topic, partitions=len(every))
+    except KafkaError as exc:
+        log.warning("start_not_settled", error=type(exc).__name__, hint="the group has members, so it has begun")
+    finally:
+        await clients.quietly_closed(consumer, 5.0)

@@ -1,0 +1,109 @@
+"""Queue lag from committed offsets, what is in flight, and the watchdog over a consumer that has gone quiet."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from workers import metrics
+from workers.clock import monotonic_s, wall_s
+from workers.errors import EX_SOFTWARE, Exit
+from workers.log import get_logger
+from workers.stream.intake import Intake
+from workers.stream.lane import HOLDS
+
+INTERVAL_S = 2.0
+ANSWER_MAX_S = 10.0
+STALLED_S = 120.0
+"""Records wait, there is room, the broker answers, and yet nothing is delivered for this long: aiokafka's fetcher can
+die silently (kafka.md (d)), and then only a restart helps."""
+
+log = get_logger(__name__)
+
+
+class Lag:
+    """Samples the queue every 2 s, also while the worker is full and when nothing arrives."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, intake: Intake, *, clock: Callable[[], float] = monotonic_s) -> None:
+        self._consumer = consumer
+        self._intake = intake
+        self._clock = clock
+        self._shown: set[TopicPartition] = set()
+        self._quiet_since_s: float | None = None
+
+    async def run(self) -> None:
+        """Sample for ever.
+
+        Raises:
+            Exit: 70 when the consumer is stalled.
+        """
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            self._sample_lanes()
+            ends = await self._ends()
+            if ends is not None:
+                self._sample_lag(ends)
+            self._watch(ends)
+
+    async def _ends(self) -> Mapping[TopicPartition, int] | None:
+        assigned = list(self._intake.ledgers)
+        if not assigned:
+            return {}
+        asking = asyncio.ensure_future(self._consumer.end_offsets(assigned))
+        done, _ = await asyncio.wait({asking}, timeout=ANSWER_MAX_S)
+        if not done:
+            asking.cancel()
+            return None
+        if (error := asking.exception()) is not None:
+            if not isinstance(error, KafkaError):
+                raise error
+            return None
+        ends: Mapping[TopicPartition, int] = asking.result()
+        return ends
+
+    def _sample_lag(self, ends: Mapping[TopicPartition, int]) -> None:
+        ledgers = self._intake.ledgers
+        for tp in self._shown - set(ledgers):
+            metrics.LAG.remove(tp.topic, str(tp.partition))
+            metrics.COMMIT_GAP.remove(tp.topic, str(tp.partition))
+        self._shown = set(ledgers)
+        for tp, ledger in ledgers.items():
+            committed = self._intake.commits.committed.get(tp, ledger.position)
+            metrics.LAG.labels(tp.topic, str(tp.partition)).set(max(0, ends.get(tp, committed) - committed))
+            metrics.COMMIT_GAP.labels(tp.topic, str(tp.partition)).set(ledger.gap())
+
+    def _sample_lanes(self) -> None:
+        ledgers = self._intake.ledgers
+        feeds = {feed.lane: feed for feed in self._intake.feeds.values()}
+        for lane, feed in feeds.items():
+            name, window = lane.task.name, lane.window
+            mine = [ledger for tp, ledger in ledgers.items() if self._intake.feeds[tp.topic].lane is lane]
+            oldest_ms = lane.oldest_timestamp_ms(mine)
+            metrics.OLDEST_UNFINISHED_S.labels(name).set(max(0.0, wall_s() - oldest_ms / 1000) if oldest_ms else 0.0)
+            metrics.IN_FLIGHT.labels(name).set(window.count)
+            metrics.IN_FLIGHT_BYTES.labels(name).set(window.bytes)
+            metrics.CHANNEL_DEPTH.labels(name).set(feed.depth())
+            metrics.CHAIN_DEPTH.labels(name).set(window.waiting())
+            holds = lane.held_by()
+            for reason in HOLDS:
+                metrics.TASK_HELD.labels(name, reason).set(reason in holds)
+            metrics.GUARD_BUDGET.labels(name).set(lane.task.guard.budget)
+        for topic in self._intake.feeds:
+            metrics.ASSIGNED_PARTITIONS.labels(topic).set(sum(tp.topic == topic for tp in ledgers))
+
+    def _watch(self, ends: Mapping[TopicPartition, int] | None) -> None:
+        """Only what nothing else explains counts: the broker answered, there is room, and records wait."""
+        now_s = self._clock()
+        waiting = ends and any(
+            ends.get(tp, 0) > ledger.next_offset and self._intake.room(tp) > 0
+            for tp, ledger in self._intake.ledgers.items()
+        )
+        if not waiting or self._intake.delivered_at_s > now_s - INTERVAL_S:
+            self._quiet_since_s = None
+            return
+        self._quiet_since_s = self._quiet_since_s or now_s
+        if now_s - self._quiet_since_s > STALLED_S:
+            raise Exit(
+                EX_SOFTWARE, f"records wait and nothing was delivered for {STALLED_S:g} s: the consumer is stalled"
+            )

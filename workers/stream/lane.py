@@ -1,0 +1,190 @@
+"""A lane: one task at work. Takes delivered batches from the agent and runs each record, key by key, to its ack."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from prometheus_client import Counter
+
+from workers import metrics
+from workers.clock import monotonic_s, wall_s
+from workers.errors import Internal, Paused, Unwritable
+from workers.log import get_logger
+from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
+from workers.pipeline import decide, finish
+from workers.ports import Sink
+from workers.records import Passage, Record
+from workers.stream.ledger import Ledger
+from workers.stream.window import Delivery, Window
+from workers.task import Task
+
+UNWRITABLE_RETRY_S = 10.0
+
+HOLDS = ("guard", "unwritable", "misconfigured")
+"""The reasons for which a task is held."""
+
+log = get_logger(__name__)
+
+
+class Lane:
+    """One task, its window, and the asyncio tasks that run its records."""
+
+    def __init__(self, task: Task, window: Window, sink: Sink) -> None:
+        self.task = task
+        self.window = window
+        self._sink = sink
+        self._workers: set[asyncio.Task[None]] = set()
+        self._unwritable = 0
+        self._duration = metrics.RECORD_S.labels(task.name)
+        self._age = metrics.RECORD_AGE_S.labels(task.name)
+        self._outcomes: dict[tuple[str, str, str], Counter] = {}
+
+    def held_by(self) -> dict[str, str]:
+        """Return why this task finishes no record: by reason (`HOLDS`) a sentence for a person. Empty while it works."""
+        name, holds = self.task.name, {}
+        if (tripped_by := self.task.guard.tripped_by) is not None:
+            holds["guard"] = f"task {name} is paused after too many rejects of its own making, the last {tripped_by}"
+        if self._unwritable:
+            holds["unwritable"] = f"task {name} holds {self._unwritable} records that can be written nowhere"
+        if (reason := self.task.model.held_reason()) is not None:
+            holds["misconfigured"] = f"task {name} waits for its model: {reason}"
+        return holds
+
+    def _may_start(self) -> bool:
+        return self.task.guard.tripped_by is None and not self._unwritable
+
+    def delivery(self, record: Record, ledger: Ledger) -> Delivery:
+        """Return a delivery of the record, counted in the window."""
+        settings = self.task.settings
+        stale_at_s = None
+        if settings.max_age_s is not None and record.timestamp_ms > 0:
+            stale_at_s = monotonic_s() + settings.max_age_s - (wall_s() - record.timestamp_ms / 1000)
+        key = record.key if settings.order == "key" else b"" if settings.order == "partition" else None
+        delivery = Delivery(record, ledger, key, Passage(settings.deadline_s, stale_at_s))
+        self.window.enter(delivery)
+        return delivery
+
+    def start(self, batch: Iterable[Delivery]) -> None:
+        """Run what may run now; the rest waits in its key's chain. Never raises: an agent must not crash."""
+        for delivery in batch:
+            if delivery.ledger.leaving:
+                self.window.leave(delivery)
+            elif self.window.may_start(delivery):
+                worker = asyncio.create_task(self._run(delivery))
+                self._workers.add(worker)
+                worker.add_done_callback(self._workers.discard)
+
+    async def _run(self, first: Delivery) -> None:
+        """Run a delivery and then, one after the other, those of its key that waited for it."""
+        delivery: Delivery | None = first
+        while delivery is not None:
+            if not delivery.ledger.leaving:
+                delivery.worker = asyncio.current_task()
+                self.window.started.add(delivery)
+                try:
+                    await self._one(delivery)
+                except asyncio.CancelledError:
+                    pass  # revoked or stopping: it stays unfinished and unacked, the next owner does it
+                except Exception:  # the last line of defence: unacked, so nothing is lost, and never silent
+                    log.exception("record_left_unacked", task=self.task.name, offset=delivery.record.offset)
+            delivery = self.window.leave(delivery)
+
+    async def _one(self, delivery: Delivery) -> None:
+        await self._allowed()
+        began_s = monotonic_s()
+        outcome = await decide(delivery.record, self.task, delivery.passage)
+        if isinstance(outcome, Rejected) and isinstance(outcome.error, Internal):
+            log.error("internal_error", exc_info=outcome.error.__cause__, **self._where(delivery))
+        written = await self._finished(delivery, outcome)
+        if written is not None:
+            self._note(delivery, written, monotonic_s() - began_s)
+
+    async def _allowed(self) -> None:
+        """Wait while the task is held; a tripped guard is cleared only by a restart, so then for the cancellation."""
+        while not self._may_start():  # noqa: ASYNC110 - rare, and two unlike things hold a task
+            await asyncio.sleep(1.0)
+
+    async def _finished(self, delivery: Delivery, outcome: Outcome) -> Outcome | None:
+        """Write the outcome, however long no topic will take it; park the record when the guard forbids it."""
+        while True:
+            try:
+                return await finish(delivery, outcome, self.task, self._sink)
+            except Paused as error:
+                log.error("task_paused", reason=str(error), **self._where(delivery))  # noqa: TRY400 - the reason is all there is
+                delivery.passage.busy = False
+                await self._allowed()
+            except Unwritable as error:
+                log.error("record_unwritable", reason=str(error), **self._where(delivery))  # noqa: TRY400 - the reason is all there is
+                delivery.passage.busy = False
+                self._unwritable += 1
+                try:
+                    await asyncio.sleep(UNWRITABLE_RETRY_S)
+                finally:
+                    self._unwritable -= 1
+
+    def _where(self, delivery: Delivery) -> dict[str, object]:
+        record = delivery.record
+        return {"task": self.task.name, "topic": record.topic, "partition": record.partition, "offset": record.offset}
+
+    def _note(self, delivery: Delivery, outcome: Outcome, duration_s: float) -> None:
+        """Count what was written and acked."""
+        labels = _labels(outcome)
+        counter = self._outcomes.get(labels)
+        if counter is None:
+            counter = self._outcomes[labels] = metrics.RECORDS.labels(self.task.name, *labels)
+        counter.inc()
+        self._duration.observe(duration_s)
+        if delivery.record.timestamp_ms > 0:
+            self._age.observe(max(0.0, time.time() - delivery.record.timestamp_ms / 1000))
+        if isinstance(outcome, Rejected):
+            error = outcome.error
+            log.warning("dead_letter", stage=error.stage, reason=error.reason, **self._where(delivery))
+
+    def oldest_timestamp_ms(self, ledgers: Iterable[Ledger]) -> int | None:
+        """Return the smallest Kafka timestamp among the oldest unfinished records of these partitions."""
+        stamps = [next(iter(ledger.unfinished.values())) for ledger in ledgers if ledger.unfinished]
+        return min((stamp for stamp in stamps if stamp > 0), default=None)
+
+    # ------------------------------------------------------------------ when partitions leave, or the worker stops
+
+    def drop_waiting(self, ledgers: Iterable[Ledger]) -> None:
+        """Let nothing more of these partitions start; cancel what only waits (slot, back-off, hold)."""
+        leaving = set(ledgers)
+        for ledger in leaving:
+            ledger.leaving = True
+            self.window.drop_waiting(ledger)
+        for delivery in self.started_of(leaving):
+            if not delivery.passage.busy and delivery.worker is not None:
+                delivery.worker.cancel()
+
+    def started_of(self, ledgers: set[Ledger]) -> list[Delivery]:
+        """Return the started deliveries of these partitions."""
+        return [delivery for delivery in self.window.started if delivery.ledger in ledgers]
+
+    async def settle(self, ledgers: set[Ledger], timeout_s: float) -> list[Delivery]:
+        """Wait for what is busy, at most `timeout_s`; return what still runs then."""
+        ends_at_s = monotonic_s() + timeout_s
+        while True:
+            self.drop_waiting(ledgers)
+            running = self.started_of(ledgers)
+            left_s = ends_at_s - monotonic_s()
+            if not running or left_s <= 0:
+                return running
+            workers = {delivery.worker for delivery in running if delivery.worker is not None}
+            await asyncio.wait(workers, timeout=min(left_s, 0.05))
+
+    def abandon(self) -> None:
+        """Cancel whatever still runs: the drain is over."""
+        for worker in self._workers:
+            worker.cancel()
+
+
+def _labels(outcome: Outcome) -> tuple[str, str, str]:
+    """Return the labels outcome, tier, reason: all from closed sets."""
+    if isinstance(outcome, Enriched):
+        return "enriched", "model", ""
+    if isinstance(outcome, Fallback):
+        return "fallback", outcome.tier, outcome.error.reason
+    if isinstance(outcome, Erased):
+        return "erased", "", ""
+    return "rejected", "", outcome.error.reason
