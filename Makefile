@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test check tools lock bench clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,24 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 
 demo: $(VENV)/.run ## the main job on an embedded broker and a simulated model
 	@$(BIN)/penstock demo $(ARGS)
+
+tools: $(VENV)/.dev ## what the tests need beside Python: Java, Maven, the broker's jars, compose's and Prometheus' checkers
+	@for step in tests/support/setup.sh tests/support/install_deploy_tools.sh "$(BIN)/python -m tests.support.kafka --fetch"; do \
+	  $$step >&2 || { [ -z "$${CI:-}" ] || exit 1; echo "not there: $$step failed; tests that need it will be skipped, and say so" >&2; }; \
+	done
+
+check: $(VENV)/.dev ## ruff, mypy, import-linter, interrogate
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports >/dev/null || { $(BIN)/lint-imports; exit 1; }
+	@$(BIN)/interrogate --quiet workers topics tests
+
+test: tools check ## every test that belongs in a daily run
+	@$(BIN)/pytest tests
+
+bench: $(VENV)/.dev ## first figures: slot efficiency and CPU per record, on the real broker
+	@$(BIN)/python -m tests.bench.throughput $(ARGS)
 
 lock: ## pin the dependencies again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra demo --group build pyproject.toml -o requirements.lock

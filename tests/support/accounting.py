@@ -80,3 +80,17 @@ def order_violations(records: Iterable[ConsumerRecord]) -> int:
         broken += offset < last.get(record.key, -1)
         last[record.key] = max(offset, last.get(record.key, -1))
     return broken
+
+
+async def ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
+    """Return the end offset of each partition, as a reader of committed transactions sees it."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap_servers, enable_auto_commit=False, isolation_level="read_committed"
+    )
+    await consumer.start()
+    try:
+        numbers = await consumer._client._wait_on_metadata(topic) and consumer.partitions_for_topic(topic)
+        found = await consumer.end_offsets([TopicPartition(topic, number) for number in numbers])
+    finally:
+        await consumer.stop()
+    return {at.partition: offset for at, offset in found.items()}

@@ -28,6 +28,11 @@ SCHEMA = {
     "additionalProperties": False,
 }
 DEFAULT = {"category": "other", "urgency": "normal", "summary": "no answer"}
+FILES = {
+    "system.txt": "Classify the ticket. Answer in JSON.\n",
+    "user.j2": "{{ record | tojson }}\n",
+    "schema.json": orjson.dumps(SCHEMA).decode(),
+}
 
 
 def configuration(
@@ -38,14 +43,20 @@ def configuration(
     url: str,
     tasks: dict[str, dict[str, Any]],
     model: dict[str, Any] | None = None,
+    models: dict[str, dict[str, Any]] | None = None,
     kafka: dict[str, Any] | None = None,
     worker: dict[str, Any] | None = None,
+    files: dict[str, str] | None = None,
 ) -> Path:
-    """Write a configuration with its prompt and schema; return its path. Tasks need only what differs."""
+    """Write a configuration with its prompt and schema; return its path. Tasks need only what differs.
+
+    All tasks use the model `small` at `url`, changed by `model`; `models` adds others, which differ from it. `files`
+    are more files beside the configuration, or others of the same name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "system.txt").write_text("Classify the ticket. Answer in JSON.\n")
-    (folder / "user.j2").write_text("{{ record | tojson }}\n")
-    (folder / "schema.json").write_bytes(orjson.dumps(SCHEMA))
+    for name, text in (FILES | (files or {})).items():
+        (folder / name).write_text(text)
+    small = {"model": "simulated", "url": url, "max_in_flight": 64, "timeout_s": 5, **(model or {})}
     settings = {
         "kafka": {
             "bootstrap_servers": bootstrap_servers,
@@ -54,7 +65,7 @@ def configuration(
             **(kafka or {}),
         },
         "worker": {"drain_s": 5, "http": {"port": 0}, **(worker or {})},
-        "models": {"small": {"model": "simulated", "url": url, "max_in_flight": 64, "timeout_s": 5, **(model or {})}},
+        "models": {"small": small} | {name: small | other for name, other in (models or {}).items()},
         "tasks": {
             name: {
                 "model": "small",
@@ -80,19 +91,22 @@ class WorkerProcess:
     log: Path
     env: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    program: tuple[str | Path, ...] = (PENSTOCK,)
 
     def start(self) -> "WorkerProcess":
         """Start it through its ordinary entry point."""
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [PENSTOCK, "run", self.config], stdout=sink, stderr=subprocess.STDOUT, env=os.environ | self.env
+                [*self.program, "run", self.config], stdout=sink, stderr=subprocess.STDOUT, env=os.environ | self.env
             )
         return self
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            print(self.tail(80))  # pytest shows it beside the failure
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)
@@ -113,6 +127,23 @@ class WorkerProcess:
         """Kill -9."""
         self.running.kill()
         self.running.wait(10)
+
+    def exit_code(self, timeout_s: float = 60) -> int:
+        """Wait until it ends by itself; return its code."""
+        return self.running.wait(timeout_s)
+
+    def wait_finished(self, records: int, timeout_s: float = 90) -> None:
+        """Wait until it says that it has finished so many records, and that no record is left."""
+        wait_for(
+            lambda: self.metric(r"penstock_records_total\b") >= records and self.lag() == 0,
+            timeout_s,
+            lambda: f"{self.metric(r'penstock_records_total')} of {records} finished, lag {self.lag()}",
+        )
+
+    def lag(self) -> float | None:
+        """Return its lag over all partitions; None before it has looked."""
+        series = self.series(r"penstock_lag_records\b")
+        return sum(series) if series else None
 
     def wait_ready(self, timeout_s: float = 60) -> "WorkerProcess":
         """Wait until `/readyz` says 200."""
@@ -139,9 +170,17 @@ class WorkerProcess:
 
     def metric(self, pattern: str) -> float:
         """Return the sum of all series whose line matches the pattern."""
+        return sum(self.series(pattern))
+
+    def series(self, pattern: str) -> list[float]:
+        """Return the values of all series whose line matches the pattern. They are a second old at most."""
         _, text = self.get("/metrics")
-        lines = [line for line in text.splitlines() if re.match(pattern, line)]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+        return [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(pattern, line)]
+
+    def not_ready(self) -> str:
+        """Return why it is not ready; '' when it is, or does not answer."""
+        code, text = self.get("/readyz")
+        return "; ".join(orjson.loads(text)["reasons"]) if code == 503 else ""
 
     def tail(self, lines: int = 30) -> str:
         """The end of its log, for a failing test."""

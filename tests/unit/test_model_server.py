@@ -207,7 +207,8 @@ def test_categories_are_those_of_the_schema() -> None:
     [
         ('Sort this.\n<ticket>\n{"subject": "Bill", "body": "a\\nb"}\n</ticket>\nAnswer.', "Bill\na\nb"),
         ('<ticket>{"ticket": {"n": 1, "deep": ["x", {"y": "z"}]}}</ticket>', "x\nz"),
-        ('<ticket>{"subject": "cut</ticket>', '{"subject": "cut'),
+        ('<ticket>{"subject": "cut</ticket>', "cut"),
+        ("<ticket>{3: 4</ticket>", "{3: 4"),
         ("no tags", "no tags"),
     ],
 )

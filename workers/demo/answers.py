@@ -1,5 +1,6 @@
 """What the simulated model says: keywords of the ticket stand in for understanding, the schema for the grammar."""
 
+import contextlib
 import re
 import zlib
 from collections.abc import Iterator
@@ -39,11 +40,10 @@ def ticket(text: str) -> str:
     found = _TICKET.search(text)
     if not found:
         return text
-    try:
-        value = orjson.loads(found[1])
-    except orjson.JSONDecodeError:
-        return found[1]
-    return "\n".join(_strings(value))
+    for whole in (found[1], f'{found[1]}"}}'):  # a prompt that cuts long tickets cuts inside a string, as a rule
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return "\n".join(_strings(orjson.loads(whole)))
+    return found[1]
 
 
 def _strings(value: Any, depth: int = 0) -> Iterator[str]:

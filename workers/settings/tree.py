@@ -60,6 +60,13 @@ class CoreDumper(yaml.SafeDumper):
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - PyYAML's way to replace its table
 
 
+def _quoted_if_odd(dumper: CoreDumper, text: str) -> yaml.ScalarNode:
+    """PyYAML breaks a line at U+0085 and its like and reads them back as a space; escapes are safe."""
+    return dumper.represent_scalar(_TAG + "str", text, style=None if text.isprintable() else '"')
+
+
+CoreDumper.add_representer(str, _quoted_if_odd)
+
 for _tag, _pattern, _ in _PATTERNS:
     _CoreLoader.add_implicit_resolver(_tag, _pattern, None)
     CoreDumper.add_implicit_resolver(_tag, _pattern, None)

@@ -7,6 +7,9 @@ import pytest
 from tests.support.settings_files import FILES, MARK, SOUND, planted, write_sound
 from workers.cli.configuration import examine
 
+LADDER = "- rules: rules.yaml\n      - default: {label: other}"
+HELD = "{field: a, exists: true}"
+
 # Of one of the named files: its new content, with a mark, and what must be said there.
 MISTAKES = {
     "template syntax": ("user.j2", "one\n«{% if record %}\n", "nexpected end of template"),
@@ -19,10 +22,18 @@ MISTAKES = {
     "schema that is none": ("answer.json", '{\n  "type": "object",\n  "properties": «[]}', "properties"),
     "schema of a text": ("answer.json", '{\n  "type": «"string"}', "an answer is an object"),
     "schema elsewhere": ("answer.json", '«{"$ref": "http://localhost:1/x.json"}', "http://localhost:1/x.json"),
-    "rules that are no rules": ("rules.yaml", "rules: «3\n", "`rules` wants a list"),
-    "misspelt rules": ("rules.yaml", "rules:\n  - «wen: {field: a, exists: true}\n    when: {field: a, exists: true}\n    then: {label: spam}\n", "did you mean `when`?"),
-    "rule's answer": ("rules.yaml", "rules:\n  - when: {field: a, exists: true}\n    then: «{label: spma}\n", "the answer schema refuses this"),
-}  # fmt: skip
+    "rules that are no rules": ("rules.yaml", "rules:\n  - when: «{field: a}\n    then: {label: spam}\n", "operator"),
+    "misspelt rules": (
+        "rules.yaml",
+        f"rules:\n  - «wen: {HELD}\n    when: {HELD}\n    then: {{label: spam}}\n",
+        "did you mean `when`?",
+    ),
+    "rule's answer": (
+        "rules.yaml",
+        f"rules:\n  - when: {HELD}\n    then: «{{label: spma}}\n",
+        "the answer schema refuses this",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -38,14 +49,16 @@ def test_a_mistake_inside_a_named_file(name: str, tmp_path: Path) -> None:
     assert what in problems[0].what
 
 
+TEXT_TASKS = {"object for a text", "text too long"}
+
 # What is replaced in the sound configuration, by what, and what must be said at the mark.
 FIXED_ANSWERS = {
     "default off the schema": ("default: {label: other}", "default: {label: «none}", "the answer schema refuses this"),
     "default that misses a property": ("default: {label: other}", "default: «{}", "required property"),
     "text for an object": ("default: {label: other}", "default: «other", "a mapping, not text"),
-    "object for a text": ("- rules: rules.yaml\n      - default: {label: other}", "- default: «{a: 1}", "is text, not a mapping"),
-    "text too long": ("- rules: rules.yaml\n      - default: {label: other}", "- default: «abcdef", "longer than `answer.text.max_chars` (5)"),
-}  # fmt: skip
+    "object for a text": (LADDER, "- default: «{a: 1}", "is text, not a mapping"),
+    "text too long": (LADDER, "- default: «abcdef", "longer than `answer.text.max_chars` (5)"),
+}
 
 
 @pytest.mark.parametrize("name", FIXED_ANSWERS)
@@ -53,10 +66,8 @@ def test_a_default_is_checked_as_an_answer_is(name: str, tmp_path: Path) -> None
     """A default that the answer schema refuses would break every consumer, on the worst day."""
     old, new, what = FIXED_ANSWERS[name]
     text, place = planted(old, new)
-    if "text" in what:
-        text = (
-            text.replace("{schema: answer.json}", "{text: {max_chars: 5}}") if "mapping, not text" not in what else text
-        )
+    if name in TEXT_TASKS:
+        text = text.replace("{schema: answer.json}", "{text: {max_chars: 5}}")
     problems = examine(write_sound(tmp_path, text), environ={})[1]
     assert [(one.file.name, one.line, one.column) for one in problems] == [("penstock.yaml", *place)], problems
     assert what in problems[0].what

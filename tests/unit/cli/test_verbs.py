@@ -52,13 +52,10 @@ def test_lint_says_what_is_wrong_with_every_file(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        "a/penstock.yaml(7,3) warning: no task uses this model" if line.startswith("a/penstock.yaml(7") else line
-        for line in done.stdout.splitlines()
+        "a/penstock.yaml(13,12) no model is called `big`; known here: small",
+        "b/penstock.yaml(5,12) `worker.drain_s` must be a number, not text",
+        "c.yaml(1,1) no such file",
     ]
-    assert "a/penstock.yaml(13,12) no model is called `big`; known here: small" in done.stdout
-    assert "b/penstock.yaml(5,12) `worker.drain_s` must be a number, not text" in done.stdout
-    assert "c.yaml(1,1) no such file" in done.stdout
-    assert "fine" not in done.stdout
 
 
 def test_lint_fails_on_warnings_only_when_strict(tmp_path: Path) -> None:
@@ -188,7 +185,9 @@ def test_version(tmp_path: Path) -> None:
 
 def test_lint_does_not_load_kafka() -> None:
     """A verb loads what it needs: lint in an editor or a hook is quick."""
-    script = "import sys, workers.cli as c; c.application('lint'); print([m for m in sys.modules if m in ('faust','aiokafka')])"
+    script = (
+        "import sys, workers.cli as c; c.application('lint'); print(sorted({'faust', 'aiokafka'} & {*sys.modules}))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
 

@@ -38,6 +38,7 @@ MISTAKES = [
     ("password: 'PLACE'", "password: {a: PLACE}"),
     ("password: 'PLACE'", "password: [PLACE]"),
     ("password: 'PLACE'", "pasword: PLACE"),
+    ("username: u", "username: u, 'PLACE': x"),
     ("username: u", "username: u\n  x: PLACE"),
     ("username: u", "username: [u\n  x: PLACE"),
 ]

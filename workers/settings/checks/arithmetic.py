@@ -64,7 +64,7 @@ def _memory(loaded: Loaded, host: Host) -> Iterator[Finding]:
 def _models(loaded: Loaded, host: Host) -> Iterator[Finding]:
     used = {task.model for task in loaded.settings.tasks.values()}
     for name, model in loaded.settings.models.items():
-        if name not in used:
+        if name not in used and used <= loaded.settings.models.keys():
             yield ("models", name), "no task uses this model"
         if model.connect_timeout_s > model.timeout_s:
             yield ("models", name, "connect_timeout_s"), f"longer than the whole call (timeout_s: {model.timeout_s:g})"
