@@ -14,7 +14,7 @@ from topics.provenance import Provenance
 _BLANKS = b" \t\r\n"  # RFC 8259, section 2
 
 
-class NotMergeable(ValueError):  # noqa: N818 - says what the input is, like NotJson
+class NotMergeable(ValueError):
     """The input is no JSON object, or it already has the name."""
 
 

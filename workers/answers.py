@@ -16,7 +16,7 @@ _VALUE = "the value"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 
 
-class SchemaInvalid(ValueError):  # noqa: N818 - it says what the schema is
+class SchemaInvalid(ValueError):
     """An answer schema's file cannot be used; the text says where and why."""
 
 

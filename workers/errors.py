@@ -95,7 +95,7 @@ class OutputRefused(NotWritten):
 
 
 class Internal(Reject):
-    """A bug of ours; the record boundary turns it into this. The cause is for the log, its text may hold record content."""
+    """A bug of ours; the record boundary turns it into this. The cause is for the log: it may hold record content."""
 
     stage, reason = "internal", "internal"
 
@@ -268,7 +268,7 @@ class Unwritable(PenstockError):
     stage, reason = "send", "unwritable"
 
 
-class Exit(Exception):  # noqa: N818 - it is an order, not a mishap
+class Exit(Exception):
     """The process has to end with this code: 78 configuration, 69 broker unreachable, 70 internal."""
 
     def __init__(self, code: int, message: str) -> None:

@@ -28,7 +28,7 @@ NAMES = (
 _REASON_MAX_CHARS = 200
 
 
-class PromptInvalid(ValueError):  # noqa: N818 - it says what the prompt is
+class PromptInvalid(ValueError):
     """A prompt's file cannot be used. `problems`: line and column (from 1, column 1 when unknown) and what is wrong."""
 
     def __init__(self, path: Path, problems: list[tuple[int, int, str]]) -> None:

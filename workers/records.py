@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Record:
-    """What Kafka gave us, untouched. `timestamp_ms` is Kafka's own unit (-1: none) and goes back to Kafka as it came."""
+    """What Kafka gave us, untouched. `timestamp_ms` is Kafka's own unit (-1: none), and goes back as it came."""
 
     topic: str
     partition: int

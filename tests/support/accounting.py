@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord
+
 from tests.support.topics import read_all
 
 KINDS = ("enriched", "fallback", "dlq")
@@ -85,12 +87,11 @@ def order_violations(records: Iterable[ConsumerRecord]) -> int:
 async def ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
     """Return the end offset of each partition, as a reader of committed transactions sees it."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap_servers, enable_auto_commit=False, isolation_level="read_committed"
+        topic, bootstrap_servers=bootstrap_servers, enable_auto_commit=False, isolation_level="read_committed"
     )
     await consumer.start()
     try:
-        numbers = await consumer._client._wait_on_metadata(topic) and consumer.partitions_for_topic(topic)
-        found = await consumer.end_offsets([TopicPartition(topic, number) for number in numbers])
+        found = await consumer.end_offsets(consumer.assignment())
     finally:
         await consumer.stop()
     return {at.partition: offset for at, offset in found.items()}

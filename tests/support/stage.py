@@ -11,13 +11,12 @@ import orjson
 
 from tests.support.accounting import KINDS, Account, account, source
 from tests.support.deployment import WorkerProcess, configuration, wait_for
-from tests.support.kafka import KafkaBroker
+from tests.support.kafka import CLUSTER_ID, KafkaBroker
 from tests.support.topics import New, committed, fresh_name, produce, read_all
 from workers.demo.processes import SimulatedModel
 from workers.stream.commit_metadata import decode, fingerprint
 
 TASK = "t"
-CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
 
 
 class Stage:

@@ -16,7 +16,11 @@ from workers.settings.source import load
 from workers.stream import topic_admin
 from workers.stream.topic_admin import TopicState
 
-app = typer.Typer(name="topics", help="Create or check the topics of a configuration.", no_args_is_help=True)
+app = typer.Typer(
+    name="topics",
+    help="Create or check the topics of a configuration.\n\nExample: penstock topics check pipelines/tickets.yaml",
+    no_args_is_help=True,
+)
 
 _INPUT_RETENTION_S = 7 * 86_400  # Kafka's own default
 T = TypeVar("T")

@@ -17,7 +17,7 @@ _WORD = r"[\pL\pM\pN_]"
 _NOT_WORD = r"[^\pL\pM\pN_]"
 
 
-class OperandInvalid(ValueError):  # noqa: N818 - it says what the operand is
+class OperandInvalid(ValueError):
     """An operator cannot work with what it was given; the text says what it wants."""
 
 

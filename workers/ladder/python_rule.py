@@ -18,7 +18,7 @@ _log = get_logger(__name__)
 _LOG_PERIOD_S = 60.0
 
 
-class PythonRuleInvalid(ValueError):  # noqa: N818 - it says what the rule is
+class PythonRuleInvalid(ValueError):
     """The import path leads to nothing that can be called; the text says why."""
 
 

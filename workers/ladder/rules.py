@@ -38,7 +38,7 @@ from workers.settings.tree import Path as Way
 from workers.settings.variables import Expanded, Variables
 
 
-class RulesInvalid(ValueError):  # noqa: N818 - it says what the rules are
+class RulesInvalid(ValueError):
     """A file of rules cannot be used. `problems`: line and column (from 1) and what is wrong, all of them."""
 
     def __init__(self, problems: list[tuple[int, int, str]]) -> None:

@@ -25,7 +25,7 @@ class Problem:
         return f"{self.file}({self.line},{self.column}) {mark}{self.what}"
 
 
-class SettingsInvalid(Exception):  # noqa: N818 - it says what the settings are, and carries every problem of them
+class SettingsInvalid(Exception):
     """The configuration cannot be used. Trying again does not help; the process ends with 78."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:

@@ -16,7 +16,7 @@ SECRET_MAX_BYTES = 64 << 10
 """A secret file larger than this is a mistake (a device, a log), not a secret."""
 
 
-class VariableUnusable(ValueError):  # noqa: N818 - it names what is wrong with the variable
+class VariableUnusable(ValueError):
     """The variable or its file is not there; the text names it and never shows a value."""
 
 

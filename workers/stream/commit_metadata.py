@@ -34,7 +34,7 @@ def encode(base: int, bits: bytes | bytearray, mark: str) -> str:
     return ""
 
 
-class Ignored(ValueError):  # noqa: N818 - it says what happens to the metadata
+class Ignored(ValueError):
     """Metadata that must not be believed. `reason` is a label: foreign, version, base, partition, damaged."""
 
     def __init__(self, reason: str) -> None:

@@ -1,6 +1,7 @@
 """Why no broker can be used, in a sentence for a person: what aiokafka only logs, found out by connecting once more."""
 
 import asyncio
+import errno
 import os
 import ssl
 from collections.abc import Mapping
@@ -77,7 +78,7 @@ def explain(error: Exception, broker: str, protocol: str) -> str:
             )
         case ssl.SSLError() | ConnectionResetError() if encrypted:
             return f"no TLS with {broker}: its listener may not be encrypted; check kafka.security.protocol"
-        case ConnectionRefusedError():
+        case OSError() if _refused(error):
             return f"nothing listens at {broker}: is the broker running, and is this its port?"
         case TimeoutError() | KafkaConnectionError():
             return _silent(broker, encrypted=encrypted, closed=not isinstance(error, TimeoutError))
@@ -87,6 +88,11 @@ def explain(error: Exception, broker: str, protocol: str) -> str:
             return f"{broker}: {os.strerror(error.errno)}"
         case _:
             return f"{broker}: {type(error).__name__}"
+
+
+def _refused(error: OSError) -> bool:
+    """Whether nothing listens; of a name with several addresses asyncio joins the errors into the text of one."""
+    return isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error)
 
 
 def _silent(broker: str, *, encrypted: bool, closed: bool) -> str:

@@ -40,7 +40,7 @@ class Lane:
         self._outcomes: dict[tuple[str, str, str], Counter] = {}
 
     def held_by(self) -> dict[str, str]:
-        """Return why this task finishes no record: by reason (`HOLDS`) a sentence for a person. Empty while it works."""
+        """Return why this task finishes no record: by reason (`HOLDS`) a sentence for a person."""
         name, holds = self.task.name, {}
         if (tripped_by := self.task.guard.tripped_by) is not None:
             holds["guard"] = f"task {name} is paused after too many rejects of its own making, the last {tripped_by}"

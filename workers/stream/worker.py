@@ -7,6 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from workers import metrics
 from workers.errors import EX_SOFTWARE, Exit
 from workers.llm import Client
 from workers.log import get_logger
@@ -125,6 +126,7 @@ class Worker:
             await model.start()
         self._outgoings = Outgoings(kafka, found.partitions, found.max_bytes)
         await clients.until_reachable(kafka, self._outgoings.start)
+        metrics.SENDS_PENDING.set_function(lambda: self._outgoings.pending if self._outgoings else 0)
         self._app = app = faust_app.build("penstock")
         consumer = clients.consumer(self._settings)
         commits = Commits(consumer, found.cluster_id)

@@ -4,20 +4,20 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
+from topics.spec import KINDS, Kind, output_names
 from workers.settings.model import TaskSettings
 from workers.settings.problems import Problem, shown
 from workers.settings.source import Loaded
 
-KINDS = ("enriched", "fallback", "review", "dlq")
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # Kafka's Topic.validate
 _TASK_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # the name of a response_format, of a metric label, inside topic names
 _VERSION = re.compile(r"[!-~]{1,100}")
 _NAMES_OF_FOLDERS = (".", "..")
 
 
-def output_topic(task_name: str, task: TaskSettings, input_topic: str, kind: str) -> str:
+def output_topic(task_name: str, task: TaskSettings, input_topic: str, kind: Kind) -> str:
     """Return where outcomes of `kind` go: the configured name, else `<input>.<task>.<kind>`."""
-    return getattr(task.topics, kind) or f"{input_topic}.{task_name}.{kind}"
+    return output_names(input_topic, task_name, {kind: getattr(task.topics, kind)})[kind]
 
 
 def check(loaded: Loaded) -> Iterator[Problem]:
