@@ -32,6 +32,7 @@ from workers.errors import (
     TimedOut,
 )
 from workers.llm import Client
+from workers.llm.client import _Course
 from workers.metrics import REGISTRY
 from workers.records import Passage, Reply
 
@@ -137,6 +138,19 @@ async def test_e3_a_stale_connection_costs_one_silent_retry(serve: Serve, start:
     assert (await ask(client, way)).text == "ok"
     assert way.attempts == 1
     assert [seen.connection for seen in server.requests] == [1, 2]
+
+
+async def test_e3_the_retry_meets_no_other_stale_connection(serve: Serve, start: Start) -> None:
+    """With two kept connections, the retry of the first opens a third instead of trying the second."""
+    gate = asyncio.Event()
+    server = await serve(*[http.once(gate, http.answer())] * 2, http.close())
+    client = await start(server.url)
+    both = asyncio.gather(ask(client), ask(client))
+    await until(lambda: server.running == 2)
+    gate.set()
+    await both
+    await ask(client)
+    assert [seen.connection for seen in server.requests][3] == 3
 
 
 async def test_e3_the_second_close_is_a_failure(serve: Serve, start: Start) -> None:
@@ -308,6 +322,14 @@ async def test_e23_refused_goes_to_the_next_endpoint_at_once(serve: Serve, start
             await ask(alone)
     with pytest.raises(BreakerOpen):
         await ask(alone)
+
+
+async def test_a_pause_only_where_nobody_else_can_be_asked(start: Start) -> None:
+    """The next attempt waits when it goes to the same endpoint, and begins at once when there is another."""
+    alone, both = await start(refused_url(), max_attempts=3), await start(refused_url(), refused_url(), max_attempts=3)
+    for client, pauses in ((alone, True), (both, False)):
+        course = _Course(prompt_for(client.frame(ASK)), passage(), 0.0, avoid=client._endpoints[0])
+        assert (client._pause_s(course, ServerFault("500")) > 0) is pauses
 
 
 async def test_500_is_tried_again_up_to_max_attempts(serve: Serve, start: Start) -> None:

@@ -76,17 +76,17 @@ def overtakers(records: list[ConsumerRecord]) -> int:
     return count
 
 
-async def test_a_hot_key_slows_only_its_own_partition(stand: Stand, simulate: Simulate) -> None:
+async def test_a_hot_key_slows_only_its_own_partition(quick: Stand, simulate: Simulate) -> None:
     """With 60 % of all records under one key, its order is kept and the other partitions do not wait for it."""
-    topic = await stand.create()
+    topic = await quick.create()
     hot = [New(key=b"hot", value=b'{"text": "%d"}' % n, partition=0) for n in range(120)]
     others = [ticket for partition in (1, 2, 3) for ticket in tickets(26, partition=partition)]
-    await stand.put(topic, [*hot, *others])
+    await quick.put(topic, [*hot, *others])
     tasks = {TASK: {"input": topic, "max_in_flight": 64}}
-    with stand.worker(tasks, simulate(latency="const:0.03").url, model={"max_in_flight": 16}) as worker:
+    with quick.worker(tasks, simulate(latency="const:0.03").url, model={"max_in_flight": 16}) as worker:
         worker.wait_finished(198)
         assert worker.terminate()[0] == 0
-    (await stand.account(topic)).assert_exact()
-    made_at = [(orjson.loads(one.value)["provenance"]["produced_at"], one.key) for one in await stand.read(topic, "enriched")]
+    (await quick.account(topic)).assert_exact()
+    made_at = [(orjson.loads(one.value)["provenance"]["produced_at"], one.key) for one in await quick.read(topic, "enriched")]
     last_of_others = max(at for at, key in made_at if key != b"hot")
     assert sum(at < last_of_others for at, key in made_at if key == b"hot") < 60, "the others waited for the hot key"

@@ -61,10 +61,11 @@ def test_ten_percent_failures_never_open_it() -> None:
 
 
 def test_connection_failures_in_a_row_open_it_at_once() -> None:
-    """Five in a row suffice, however few calls there were; an answer in between starts the count anew."""
+    """Five in a row suffice, however few calls there were; an answer or a timeout in between starts the count anew."""
     changes: list[tuple[str, str, str]] = []
     breaker = Breaker(SETTINGS, lambda *change: changes.append(change))
-    for error in [*[ConnectFailed("refused")] * 4, None, *[ConnectionLost("reset")] * 4]:
+    lost, slow = [ConnectionLost("reset")] * 4, [TimedOut("slow")]
+    for error in [*lost, None, *lost, *slow, *lost]:
         breaker.record(breaker.epoch, error, 1.0)
     assert breaker.state == "closed"
     breaker.record(breaker.epoch, ConnectFailed("refused"), 1.0)

@@ -68,26 +68,27 @@ def explain(error: Exception, broker: str, protocol: str) -> str:
     encrypted = protocol.endswith("SSL")
     match error:
         case SaslAuthenticationFailed():
-            return f"{broker} refuses the credentials: check kafka.security.username and password (or the token)"
+            what = f"{broker} refuses the credentials: check kafka.security.username and password (or the token)"
         case UnsupportedSaslMechanismError():
-            return f"{broker} does not take this mechanism: check kafka.security.sasl_mechanism"
+            what = f"{broker} does not take this mechanism: check kafka.security.sasl_mechanism"
         case ssl.SSLCertVerificationError():
-            return (
+            what = (
                 f"the certificate of {broker} is refused ({error.verify_message}): check kafka.security.ca_file,"
                 " and that bootstrap_servers has the host name of the certificate"
             )
         case ssl.SSLError() | ConnectionResetError() if encrypted:
-            return f"no TLS with {broker}: its listener may not be encrypted; check kafka.security.protocol"
+            what = f"no TLS with {broker}: its listener may not be encrypted; check kafka.security.protocol"
         case OSError() if _refused(error):
-            return f"nothing listens at {broker}: is the broker running, and is this its port?"
+            what = f"nothing listens at {broker}: is the broker running, and is this its port?"
         case TimeoutError() | KafkaConnectionError():
-            return _silent(broker, encrypted=encrypted, closed=not isinstance(error, TimeoutError))
+            what = _silent(broker, encrypted=encrypted, closed=not isinstance(error, TimeoutError))
         case OSError() if error.errno is not None and error.errno < 0:  # getaddrinfo's own numbers
-            return f"the host name of {broker} cannot be resolved: check kafka.bootstrap_servers"
+            what = f"the host name of {broker} cannot be resolved: check kafka.bootstrap_servers"
         case OSError() if error.errno is not None:
-            return f"{broker}: {os.strerror(error.errno)}"
+            what = f"{broker}: {os.strerror(error.errno)}"
         case _:
-            return f"{broker}: {type(error).__name__}"
+            what = f"{broker}: {type(error).__name__}"
+    return what
 
 
 def _refused(error: OSError) -> bool:

@@ -39,6 +39,10 @@ REFUSALS = (
 )
 """A broker's last word about a batch. `UnknownError` is how aiokafka gives INVALID_RECORD (87)."""
 
+BATCH_BYTES = 262_144
+"""Of one partition, before compression. aiokafka's 16 KiB holds a dozen records; everyone else then waits for the batch to
+drain, wakes with all the others and waits again: 20 waits a record at 256 in flight."""
+
 RECORD_ENVELOPE_BYTES = 200
 """Most that a record batch adds around one record: 61 of batch header, and the record's own varints (KIP-98)."""
 
@@ -64,7 +68,7 @@ class Outgoings:
         self._replacing: asyncio.Task[None] | None = None
         self._pending: dict[asyncio.Future[object], float] = {}
         self._stuck_since_s: float | None = None
-        self._max_batch_size_bytes = min([16_384, *(limit - RECORD_ENVELOPE_BYTES for limit in max_bytes.values())])
+        self._max_batch_size_bytes = min([BATCH_BYTES, *(limit - RECORD_ENVELOPE_BYTES for limit in max_bytes.values())])
 
     async def start(self) -> None:
         """Open the producer.

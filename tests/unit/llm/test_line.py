@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.errors import BreakerOpen, DeadlineOver, Misconfigured, PenstockError, ServerFault, Stale
+from workers.errors import BreakerOpen, Busy, DeadlineOver, Misconfigured, PenstockError, ServerFault, Stale
 from workers.llm.breaker import Breaker
 from workers.llm.endpoint import Endpoint, Grant
 from workers.llm.line import Line, Waiter
@@ -77,6 +77,16 @@ def test_a_free_slot_goes_to_the_oldest(loop: asyncio.AbstractEventLoop) -> None
     assert line.take(None, 1.0) is None
     line.settle(let_in(first), None, 2.0)
     assert let_in(second)
+
+
+def test_nobody_overtakes_while_the_timer_is_late(loop: asyncio.AbstractEventLoop) -> None:
+    """When a cool-down is over and the line has not been advanced yet, a newcomer still finds it in use."""
+    line = line_of(2)
+    line.settle(taken(line), Busy("429", 1.0), 0.0)
+    waiter = Queue(line, loop).add(0.5)
+    assert line.take(None, 1.5) is None
+    line.advance(1.5)
+    assert let_in(waiter)
 
 
 def test_begun_before_fresh_and_a_failed_trial_last(loop: asyncio.AbstractEventLoop) -> None:

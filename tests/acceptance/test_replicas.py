@@ -1,0 +1,149 @@
+"""Replicas of one group: they come, go, freeze and die, and every record still ends once, in the order of its key."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import orjson
+
+from tests.support.deployment import WorkerProcess, wait_for
+from tests.support.flow import flow_of
+from tests.support.kafka import KafkaBroker
+from tests.support.stage import TASK, Stage, logged, wait_logged
+
+REVOKED, ASSIGNED = '"event":"partitions_revoked"', '"event":"partitions_assigned"'
+
+
+def assigned_counts(worker: WorkerProcess) -> list[int]:
+    """The numbers of partitions that a worker got, one per assignment."""
+    lines = [orjson.loads(line) for line in worker.log.read_text().splitlines() if ASSIGNED in line]
+    return [line["count"] for line in lines]
+
+
+async def test_a_replica_joins_and_leaves_under_load(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """Two rebalances while records flow: none lost, none repeated, both replicas worked, keys kept their order."""
+    async with Stage(tmp_path, kafka, partitions=8, model={"max_in_flight": 32}) as stage:
+        await stage.produce(6_000, keys=500)
+        first = stage.worker("a")
+        await stage.wait_ended(500)
+        second = stage.worker("b").wait_ready()
+        wait_for(lambda: second.metric("penstock_records_total") >= 500, 30, second.tail)
+        before = first.metric("penstock_records_total")
+        wait_for(lambda: first.metric("penstock_records_total") > before, 30, first.tail)
+        code, _ = second.terminate()
+        assert code == 0, second.tail()
+        await stage.wait_ended(6_000)
+        assert logged(first, REVOKED) == 2, "it was to be one join and one leave"
+        await stage.assert_commits_tell_the_truth()
+        (await stage.account()).assert_exact()
+
+
+async def test_a_static_replica_that_comes_back_disturbs_nobody(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """With an id of its own a killed replica gets its partitions back: no rebalance, nothing lost, order kept."""
+    async with Stage(tmp_path, kafka, partitions=8, static=True, model={"max_in_flight": 16}) as stage:
+        output = f"{stage.topic}.{TASK}.enriched"
+        async with flow_of(kafka.bootstrap_servers, output, 8) as flow:
+            first, second = stage.worker("a").wait_ready(), stage.worker("b").wait_ready()
+            wait_for(lambda: assigned_counts(first)[-1:] == [4], 30, first.tail)
+            rebalances = logged(second, REVOKED)
+            await stage.produce(6_000, keys=500)
+            await flow.until(lambda: flow.total >= 1_000, 60)
+            killed_at_s = time.monotonic()
+            first.kill()
+            again = stage.worker("a")
+            await flow.until(lambda: flow.resumed_s(killed_at_s, range(8)) is not None, 30)
+            await flow.until(lambda: flow.total >= 6_000, 90)
+        assert logged(second, REVOKED) == rebalances
+        assert (flow.resumed_s(killed_at_s, range(8)) or 0) < 5.5, "as long as a session: it was a rebalance"
+        assert assigned_counts(again)[-1] == 4
+        account = await stage.account()
+        assert not account.lost
+        assert account.order_violations == 0
+        assert account.repeated <= 16 + 320, "more than was in flight and one second's worth"
+
+
+async def test_a_call_longer_than_the_session_keeps_its_partition(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """Heartbeats do not depend on the model: a call of 8 s in a session of 6 s brings no rebalance and no second call."""
+    async with Stage(
+        tmp_path, kafka, latency="const:8", model={"timeout_s": 20}, task={"deadline_s": 30}, partitions=2
+    ) as stage:
+        await stage.produce(20, keys=20)
+        worker = stage.worker("a")
+        await stage.wait_ended(20)
+        assert logged(worker, REVOKED) == 0
+        assert stage.model.counts()["requests"] == 20
+        (await stage.account()).assert_exact()
+
+
+async def test_a_frozen_replica_that_wakes_up_commits_nothing_late(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """A zombie's partitions are done by the other one; awake, it may write duplicates, but moves no commit back."""
+    async with Stage(tmp_path, kafka, partitions=4, latency="const:0.2", model={"max_in_flight": 16}) as stage:
+        zombie, other = stage.worker("a").wait_ready(), stage.worker("b").wait_ready()
+        wait_for(lambda: assigned_counts(zombie)[-1:] == [2], 30, zombie.tail)
+        await stage.produce(3_000, keys=500)
+        await stage.wait_ended(300)
+        zombie.running.send_signal(signal.SIGSTOP)
+        wait_for(lambda: assigned_counts(other)[-1] == 4, 30, other.tail)
+        await asyncio.sleep(2)  # the survivor shall get ahead of what the zombie remembers
+        before = await stage.committed()
+        zombie.running.send_signal(signal.SIGCONT)
+        for _ in range(25):
+            after = await stage.committed()
+            back = {number for number, (offset, _) in after.items() if offset < before[number][0]}
+            assert not back, f"partitions {back} went back from {before} to {after}"
+            before = after
+            await asyncio.sleep(0.1)
+        wait_for(lambda: assigned_counts(zombie)[-1] == 2, 30, zombie.tail)
+        await stage.wait_ended(3_000)
+        await stage.assert_commits_tell_the_truth()
+        account = await stage.account()
+        assert not account.lost
+        assert account.order_violations == 0
+        assert account.repeated <= 16 + 160, "more than was in flight and one second's worth"
+
+
+async def test_two_replicas_with_one_instance_id_do_not_fight_for_ever(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """They evict each other, and no commit lands: one gives up with 78 and names the setting, the other does the work."""
+    async with Stage(tmp_path, kafka, static=True, latency="const:0.02") as stage:
+        await stage.produce(200)
+        twins = [stage.worker(name, instance="same") for name in ("a", "b")]
+        fed, ends_at_s = 200, time.monotonic() + 90
+        while all(twin.running.poll() is None for twin in twins):
+            assert time.monotonic() < ends_at_s, twins[0].tail() + "\n" + twins[1].tail()
+            await stage.produce(50, first=fed)
+            fed += 50
+            await asyncio.sleep(0.5)
+        gone = next(twin for twin in twins if twin.running.poll() is not None)
+        assert gone.running.wait(1) == 78, gone.tail()
+        assert logged(gone, "group_instance_id unique") >= 1, gone.tail()
+        await stage.wait_ended(fed)
+        account = await stage.account()
+        assert not account.lost
+        assert sum(twin.running.poll() is None for twin in twins) == 1, "both gave up"
+
+
+async def test_a_running_call_is_taken_over_when_its_partition_comes_back(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """A rebalance need not pay twice for slow calls: those whose partition stays are adopted, and only the others repeat."""
+    async with Stage(
+        tmp_path,
+        kafka,
+        partitions=4,
+        latency="const:6",
+        model={"timeout_s": 20},
+        task={"deadline_s": 30},
+        worker={"revoke_wait_s": 0.5, "drain_s": 8},
+    ) as stage:
+        await stage.produce(40, keys=40)
+        first = stage.worker("a")
+        wait_for(lambda: stage.model.counts()["in_flight"] == 40, 30, first.tail)
+        second = stage.worker("b")
+        wait_logged(first, ASSIGNED, times=2)
+        assert assigned_counts(first)[-1] == 2
+        wait_for(lambda: first.metric("penstock_calls_adopted_total") > 0, 20, first.tail)
+        await stage.wait_ended(40)
+        adopted = first.metric("penstock_calls_adopted_total")
+        account = await stage.account()
+        account.assert_exact()
+        assert stage.model.counts()["requests"] <= 80 - adopted
+        assert second.terminate()[0] == 0

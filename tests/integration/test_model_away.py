@@ -1,0 +1,123 @@
+"""The model stops answering: the ladder answers at its pace, or the task holds; and it comes back by itself."""
+
+import asyncio
+import time
+
+import orjson
+import pytest
+
+from tests.support.accounting import source
+from tests.support.deployment import WorkerProcess, wait_for
+from tests.support.stand import TASK, Simulate, Stand, tickets
+
+AWAY_S = 3.0
+FAULTS = ("503", "hang", "reset")
+WARM_UP = 30
+WARM_UP_MAX_PER_S = 30
+"""30 answers measured over a second at least: what the pace can be at most."""
+
+MODEL = {"timeout_s": 0.5}
+
+
+async def warm_up(stand: Stand, topic: str, worker: WorkerProcess) -> None:
+    """Let some records through one by one, so that a slow pace is what has been measured when the outage begins."""
+    for n in range(3):
+        await stand.put(topic, tickets(WARM_UP // 3, start=n * WARM_UP // 3))
+        await asyncio.sleep(0.4)
+    worker.wait_finished(WARM_UP)
+
+
+def breaker_open(worker: WorkerProcess) -> bool:
+    """Whether the breaker is seen open or half-open."""
+    return worker.metric("penstock_breaker_state") > 0
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_the_ladder_answers_at_the_models_pace(quick: Stand, simulate: Simulate, fault: str) -> None:
+    """`fallback`: while the breaker is open records leave no faster than the model answered; then it answers again."""
+    topic, model = await quick.create(), simulate(latency="const:0.02")
+    with quick.worker({TASK: {"input": topic, "deadline_s": 2}}, model.url, model=MODEL) as worker:
+        await warm_up(quick, topic, worker.wait_ready())
+        model.fail(fault, AWAY_S)
+        began_s = time.monotonic()
+        await quick.put(topic, tickets(600, start=1_000))
+        wait_for(lambda: breaker_open(worker), 30, lambda: "the breaker did not open")
+        assert worker.get("/readyz")[0] == 200
+        wait_for(lambda: not breaker_open(worker), 30, lambda: "the breaker did not close")
+        away_s = time.monotonic() - began_s
+        await quick.put(topic, tickets(50, start=2_000))
+        worker.wait_finished(WARM_UP + 650)
+        assert worker.metric("penstock_breaker_opened_total") >= 1
+        assert worker.terminate()[0] == 0
+    (found := await quick.account(topic)).assert_exact()
+    assert 0 < found.ends["fallback"] <= WARM_UP_MAX_PER_S * (away_s + 2) + 64
+    assert found.ends["enriched"] == WARM_UP + 650 - found.ends["fallback"]
+    tiers = {orjson.loads(one.value)["provenance"]["tier"] for one in await quick.read(topic, "fallback")}
+    assert tiers == {"default"}
+    answered = {orjson.loads(one.value)["input"]["text"] for one in await quick.read(topic, "enriched")}
+    assert {f"invoice {n}" for n in range(2_000, 2_050)} <= answered
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_task_that_holds_waits_for_its_model(quick: Stand, simulate: Simulate, fault: str) -> None:
+    """`hold`: nothing leaves down the ladder, the lag stays, the replica stays ready, and it goes on by itself."""
+    topic, model = await quick.create(), simulate(latency="const:0.02")
+    task = {"input": topic, "when_unavailable": "hold", "deadline_s": 1}
+    with quick.worker({TASK: task}, model.url, model=MODEL) as worker:
+        await warm_up(quick, topic, worker.wait_ready())
+        model.fail(fault)
+        await quick.put(topic, tickets(300, start=1_000))
+        wait_for(lambda: breaker_open(worker), 30, lambda: "the breaker did not open")
+        wait_for(lambda: worker.lag() == 300, 10, lambda: f"lag {worker.lag()}")
+        await asyncio.sleep(AWAY_S)
+        assert worker.lag() == 300
+        assert worker.get("/readyz")[0] == 200
+        model.ok()
+        worker.wait_finished(WARM_UP + 300)
+        assert worker.terminate()[0] == 0
+    (found := await quick.account(topic)).assert_exact()
+    assert found.ends == {"enriched": WARM_UP + 300}
+
+
+async def test_a_misconfigured_model_holds_its_task_until_it_is_mended(stand: Stand, simulate: Simulate) -> None:
+    """401: nothing is answered, rejected or committed, `/readyz` says why, and no restart is needed when it ends."""
+    topic, model = await stand.create(), simulate(latency="const:0.02")
+    model.fail("401")
+    await stand.put(topic, tickets(100))
+    with stand.worker({TASK: {"input": topic}}, model.url) as worker:
+        wait_for(lambda: "misconfigured" in worker.not_ready(), 60, worker.not_ready)
+        await asyncio.sleep(2.5)
+        assert "401" in worker.not_ready()
+        assert worker.get("/livez")[0] == 200
+        assert worker.metric('penstock_task_held{reason="misconfigured"') == 1
+        assert not any((await stand.committed(topic)).values())
+        for kind in ("enriched", "fallback", "dlq", "review"):
+            assert await stand.read(topic, kind) == []
+        model.ok()
+        worker.wait_finished(100)
+        worker.wait_ready(10)
+        assert worker.terminate()[0] == 0
+    (found := await stand.account(topic)).assert_exact()
+    assert found.ends == {"enriched": 100}
+
+
+async def test_a_task_on_hold_leaves_the_others_alone(quick: Stand, simulate: Simulate) -> None:
+    """Two tasks on two models: while one holds for a model that hangs, the other finishes all of its records."""
+    held, free = await quick.create(task="held"), await quick.create(task="free")
+    away, model = simulate(latency="const:0.02"), simulate(latency="const:0.02")
+    away.fail("hang")
+    await quick.put(held, tickets(700))
+    await quick.put(free, tickets(300))
+    tasks = {
+        "held": {"input": held, "when_unavailable": "hold", "model": "away", "deadline_s": 1},
+        "free": {"input": free},
+    }
+    with quick.worker(tasks, model.url, models={"away": {"url": away.url, **MODEL}}) as worker:
+        wait_for(lambda: worker.metric(r"penstock_records_total\b") == 300, 60)
+        assert [await quick.read(held, kind, "held") for kind in ("enriched", "fallback", "dlq")] == [[], [], []]
+        away.ok()
+        worker.wait_finished(1_000)
+        assert worker.terminate()[0] == 0
+    for topic, task, count in ((held, "held", 700), (free, "free", 300)):
+        (found := await quick.account(topic, task)).assert_exact()
+        assert found.ends == {"enriched": count}

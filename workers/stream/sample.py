@@ -1,0 +1,68 @@
+"""The newest records of a topic, read without a group: nothing is joined, nothing is committed."""
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.structs import ConsumerRecord
+
+from workers.clock import monotonic_s
+from workers.records import Record
+from workers.settings.model import Kafka
+from workers.stream import clients
+
+_FETCH_WAIT_MS = 100
+_POLL_MS = 500  # longer than a fetch: the first one is waited for even when the topic is empty
+
+
+async def newest(kafka: Kafka, topic: str, partitions: int, *, count: int, timeout_s: float) -> list[Record]:
+    """Return about `count` of the newest records, a few of each partition; fewer when there are none or time is over.
+
+    Raises:
+        KafkaError: among them TopicAuthorizationFailedError, when this user may not READ the topic.
+    """
+    consumer = AIOKafkaConsumer(
+        **clients.client_options(kafka),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        fetch_max_wait_ms=_FETCH_WAIT_MS,
+        max_partition_fetch_bytes=clients.FETCH_MAX_BYTES_PER_PARTITION,
+    )
+    try:
+        await consumer.start()
+        every = [TopicPartition(topic, number) for number in range(partitions)]
+        consumer.assign(every)
+        begins, ends = await consumer.beginning_offsets(every), await consumer.end_offsets(every)
+        filled = [tp for tp in every if begins[tp] < ends[tp]]
+        each = -(-count // max(1, len(filled)))
+        for tp in filled:
+            consumer.seek(tp, max(begins[tp], ends[tp] - each))
+        return await _take(consumer, {tp: ends[tp] for tp in filled}, count, timeout_s)
+    finally:
+        await clients.quietly_closed(consumer, 2.0)
+
+
+async def _take(
+    consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int], count: int, timeout_s: float
+) -> list[Record]:
+    """Fetch once at least, so that a refusal shows on an empty topic as well."""
+    taken: list[Record] = []
+    left = dict(ends)
+    until_s = monotonic_s() + timeout_s
+    while True:
+        for tp, fetched in (await consumer.getmany(timeout_ms=_POLL_MS, max_records=count)).items():
+            taken += [_record(one) for one in fetched]
+            if fetched[-1].offset + 1 >= left.get(tp, 0):
+                left.pop(tp, None)
+        if len(taken) >= count or not left or monotonic_s() >= until_s:
+            return taken[:count]
+
+
+def _record(fetched: ConsumerRecord) -> Record:
+    return Record(
+        fetched.topic,
+        fetched.partition,
+        fetched.offset,
+        fetched.timestamp,
+        fetched.key,
+        fetched.value,
+        fetched.headers,
+    )
