@@ -35,11 +35,13 @@ class Rejected:
     """No request could be built from it, the ladder is exhausted, or its output was refused. To the dead-letter topic.
 
     `stub`: the record itself does not fit the dead-letter topic; its sha256, size and coordinates go instead.
+    `allowed`: the task's guard let it pass; a record draws on the budget once, however often it is tried.
     """
 
     error: PenstockError
     stub: bool = False
     attempts: int = 0
+    allowed: bool = False
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """THE MAIN PATH: what happens to a record, `decide` and then `finish`. Start reading here; `stages/` has the steps."""
 
-from workers.errors import Internal, NoAnswer, NotWritten, Reject, Unwritable
+from workers.errors import Internal, NoAnswer, NotWritten, Paused, Reject, Unwritable
 from workers.ladder import descend
 from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
 from workers.ports import Permit, Sink
@@ -26,16 +26,12 @@ async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
             return Enriched(parse(reply, task), reply)
         except NoAnswer as error:
             return descend(task.ladder, request, error, attempts=passage.attempts)
-    except Reject as error:
-        return Rejected(error)
     except Exception as exc:  # noqa: BLE001 - the record boundary: a bug costs this record a dead letter, no other
-        bug = Internal(type(exc).__name__)
-        bug.__cause__ = exc
-        return Rejected(bug)
+        return Rejected(as_reject(exc))
 
 
 async def finish(permit: Permit, outcome: Outcome, task: Task, sink: Sink) -> Outcome | None:
-    """Write the outcome and ack; return what was written in the end, None when the partition left first.
+    """Write the outcome, or the next best that can be written, and ack; return it, None when the partition left first.
 
     Raises:
         Paused: the guard allows no more rejects of our own making; nothing was produced.
@@ -43,13 +39,16 @@ async def finish(permit: Permit, outcome: Outcome, task: Task, sink: Sink) -> Ou
     """
     while True:
         try:
-            if isinstance(outcome, Rejected):
+            if isinstance(outcome, Rejected) and not outcome.allowed:
                 task.guard.allow(outcome.error)
+                outcome.allowed = True
             written = await ack(route(permit.record, outcome, task, sink.partitions), permit, sink)
-        except Reject as error:
-            outcome = next_best(permit.record, outcome, error, task)
+        except Paused:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the record boundary goes on to the ack
+            outcome = next_best(permit.record, outcome, as_reject(exc), task)
         else:
-            if not isinstance(outcome, Rejected):
+            if written and not isinstance(outcome, Rejected):
                 task.guard.succeeded()
             return outcome if written else None
 
@@ -62,5 +61,14 @@ def next_best(record: Record, outcome: Outcome, error: Reject, task: Task) -> Ou
     if not isinstance(outcome, Rejected):
         return Rejected(error)
     if not outcome.stub:
-        return Rejected(outcome.error, stub=True, attempts=outcome.attempts)
+        return Rejected(outcome.error, stub=True, attempts=outcome.attempts, allowed=True)
     raise Unwritable(f"dead letter refused: {error}") from error
+
+
+def as_reject(exc: Exception) -> Reject:
+    """Return what a failure costs its record: a reject is one; anything else is a bug of ours."""
+    if isinstance(exc, Reject):
+        return exc
+    bug = Internal(type(exc).__name__)
+    bug.__cause__ = exc
+    return bug

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from topics.spec import KINDS, output_names
-from workers.answers import compile_schema
+from workers.answers import CompiledSchema, compile_schema
 from workers.guard import Guard
 from workers.ladder import build_ladder
 from workers.pace import Pace
 from workers.ports import Ask, Frame, Model, Rung
-from workers.prompts import compile_prompt
+from workers.prompts import CompiledPrompt, compile_prompt
 from workers.settings.model import ModelSettings, TaskSettings
 
 
@@ -59,13 +59,7 @@ def compile_task(name: str, settings: TaskSettings, model: Model, model_settings
     prompt = compile_prompt(settings.prompt.system, settings.prompt.user)
     schema = compile_schema(settings.answer.schema_file) if settings.answer.schema_file else None
     check = schema.check if schema else None
-    ask = Ask(
-        name=name,
-        system=prompt.system,
-        schema=schema.schema if schema else None,
-        max_tokens=model_settings.max_tokens,
-        temperature=model_settings.temperature,
-    )
+    ask = ask_for(name, prompt, schema, model_settings)
     return Task(
         name=name,
         settings=settings,
@@ -79,6 +73,17 @@ def compile_task(name: str, settings: TaskSettings, model: Model, model_settings
         schema_version=schema.version if schema else "",
         guard=Guard(with_decode=settings.decode_guard),
         pace=Pace(unlimited=settings.fallback_rate == "unlimited"),
+    )
+
+
+def ask_for(name: str, prompt: CompiledPrompt, schema: CompiledSchema | None, model_settings: ModelSettings) -> Ask:
+    """Return what the task `name` asks of its model, whatever the record."""
+    return Ask(
+        name=name,
+        system=prompt.system,
+        schema=schema.schema if schema else None,
+        max_tokens=model_settings.max_tokens,
+        temperature=model_settings.temperature,
     )
 
 

@@ -213,6 +213,17 @@ async def test_answered_since(subject: Subject) -> None:
     assert not subject.model.answered_since(monotonic_s() + 1)
 
 
+async def test_a_fault_of_configuration_is_named_until_an_answer(subject: Subject) -> None:
+    """Why a person must act is known from the first refusal to the first answer after it."""
+    assert subject.model.held_reason() is None
+    subject.will(Misconfigured, "yes")
+    with pytest.raises(Misconfigured):
+        await subject.model.complete(prompt(subject.model), passage(), wait_s=0)
+    assert (subject.model.held_reason() or "").startswith("misconfigured: ")
+    await subject.model.complete(prompt(subject.model), passage(), wait_s=math.inf)
+    assert subject.model.held_reason() is None
+
+
 async def test_the_pace_is_known_before_any_call(subject: Subject) -> None:
     """There is always a positive rate."""
     assert subject.model.pace_per_s() > 0

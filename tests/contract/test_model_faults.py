@@ -113,6 +113,7 @@ async def test_a_transport_fault_is_named_and_another_endpoint_asked(
     with pytest.raises(error) as raised:
         await ask(alone)
     assert type(raised.value) is error
+    assert raised.value.endpoint == bad.url  # the dead letter and the provenance name it
     assert monotonic_s() - began_s < 10
     both = await start(bad.url, good.url, timeout_s=0.4, max_attempts=2)
     way = passage()

@@ -59,6 +59,10 @@ class Flow:
             assert time.monotonic() < ends_at_s, f"not within {timeout_s:g} s; {self.total} outputs"
             await asyncio.sleep(EVERY_S)
 
+    async def until_total(self, count: float, timeout_s: float) -> None:
+        """Wait for so many outputs."""
+        await self.until(lambda: self.total >= count, timeout_s)
+
 
 @contextlib.asynccontextmanager
 async def flow_of(bootstrap_servers: str, topic: str, partitions: int) -> AsyncIterator[Flow]:

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from workers.clock import monotonic_s
-from workers.errors import BadAnswer, PenstockError
+from workers.errors import BadAnswer, Misconfigured, PenstockError
 from workers.ports import Ask, Frame
 from workers.records import Passage, Prompt, Reply
 
@@ -38,6 +38,7 @@ class ScriptedModel:
         self.calls: list[Call] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self._held: str | None = None
         self._last_answer_s: float | None = None
 
     def frame(self, ask: Ask) -> Frame:
@@ -57,6 +58,7 @@ class ScriptedModel:
             await asyncio.sleep(0)
         finally:
             passage.busy = False
+        self._held = str(step) if isinstance(step, Misconfigured) else None
         if isinstance(step, str | Reply | BadAnswer):
             self._last_answer_s = monotonic_s()
         if isinstance(step, PenstockError):
@@ -68,6 +70,10 @@ class ScriptedModel:
     def answered_since(self, at_s: float) -> bool:
         """Return whether any call has succeeded since `at_s`."""
         return self._last_answer_s is not None and self._last_answer_s >= at_s
+
+    def held_reason(self) -> str | None:
+        """Return why it is held: its last step was a fault of configuration."""
+        return None if self._held is None else f"misconfigured: {self._held}"
 
     def pace_per_s(self) -> float:
         """Return the pace it was given."""

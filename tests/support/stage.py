@@ -1,7 +1,6 @@
 """What one acceptance test needs: an input topic with its outputs, a simulated model, and workers of one group."""
 
 import asyncio
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +33,7 @@ class Stage:
         partitions: int = 4,
         latency: str = "const:0.05",
         static: bool = False,
-        program: Iterable[str | Path] | None = None,
+        program: tuple[str | Path, ...] | None = None,
         **settings: dict[str, Any],
     ) -> None:
         self._folder = folder
@@ -70,7 +69,7 @@ class Stage:
         """Start a worker. A second one of the same name goes on writing to the same log."""
         worker = WorkerProcess(self.config, self._folder / f"{name}.log", env={"INSTANCE": instance or name})
         if self._program is not None:
-            worker.program = tuple(self._program)
+            worker.program = self._program
         return self._stack.enter_context(worker)
 
     async def produce(self, count: int, *, keys: int = 100, first: int = 0, partition: int | None = None) -> None:
@@ -119,6 +118,13 @@ class Stage:
         ends_at_s = asyncio.get_running_loop().time() + timeout_s
         while (now := len(set(await self.ended()))) < count:
             assert asyncio.get_running_loop().time() < ends_at_s, f"{now} of {count} records ended in {timeout_s} s"
+            await asyncio.sleep(0.3)
+
+    async def wait_committed(self, count: int, timeout_s: float = 90) -> None:
+        """Wait until the group has committed so many offsets: of a topic without gaps, so many records are finished."""
+        ends_at_s = asyncio.get_running_loop().time() + timeout_s
+        while (now := sum(offset for offset, _ in (await self.committed()).values())) < count:
+            assert asyncio.get_running_loop().time() < ends_at_s, f"{now} of {count} committed in {timeout_s} s"
             await asyncio.sleep(0.3)
 
 

@@ -9,7 +9,9 @@ import typer
 
 VERBS = {
     "run": "run:run",
+    "demo": "demo:demo",
     "lint": "lint:lint",
+    "dry-run": "dry_run:dry_run",
     "echo": "echo:echo",
     "schema": "schema:schema",
     "topics": "topics:app",

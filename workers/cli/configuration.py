@@ -31,13 +31,18 @@ def examine(config: Path, environ: Mapping[str, str] | None = None) -> tuple[Loa
 
 def read_or_exit(config: Path) -> Loaded:
     """Return a configuration without errors; else print them to stderr and exit with 78 (sysexits.h: EX_CONFIG)."""
+    return read_with_warnings(config)[0]
+
+
+def read_with_warnings(config: Path) -> tuple[Loaded, list[Problem]]:
+    """As `read_or_exit`, with the warnings."""
     loaded, problems = examine(config)
     errors = [problem for problem in problems if problem.severity == "error"]
     if loaded is None or errors:
         for problem in errors:
             print(as_line(problem), file=sys.stderr)
         raise typer.Exit(EX_CONFIG)
-    return loaded
+    return loaded, problems
 
 
 def as_line(problem: Problem) -> str:

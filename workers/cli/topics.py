@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from topics.spec import KINDS, Kind, TopicSpec, needed_bytes, output_names, specs_for
+from workers import log
 from workers.errors import EX_CONFIG, Exit
-from workers.settings.model import Settings, TaskSettings
+from workers.settings.model import Kafka, Settings, TaskSettings
 from workers.settings.problems import SettingsInvalid
 from workers.settings.source import load
 from workers.stream import topic_admin
@@ -22,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+BROKER_MAX_S = 10.0
 _INPUT_RETENTION_S = 7 * 86_400  # Kafka's own default
 T = TypeVar("T")
 Config = Annotated[Path, typer.Argument(help="the deployment's YAML file")]
@@ -34,7 +36,7 @@ def check(config: Config) -> None:
     Example: penstock topics check config/pipelines/tickets.yaml
     """
     settings = _settings(config)
-    states = _finished(topic_admin.describe(settings.kafka, all_names(settings)))
+    states = _finished(topic_admin.describe(_impatient(settings.kafka), all_names(settings)))
     problems = list(faults(settings, states))
     for problem in problems:
         print(problem)
@@ -54,7 +56,7 @@ def create(
     Example: penstock topics create config/pipelines/tickets.yaml --replication-factor 3
     """
     settings = _settings(config)
-    states = _finished(topic_admin.describe(settings.kafka, all_names(settings)))
+    states = _finished(topic_admin.describe(_impatient(settings.kafka), all_names(settings)))
     specs = missing(settings, states, input_partitions=inputs)
     if specs:
         _finished(topic_admin.create(settings.kafka, specs, replication_factor))
@@ -79,7 +81,10 @@ def missing(settings: Settings, states: Mapping[str, TopicState], *, input_parti
     for task, topic, names in _outputs(settings):
         partitions = states[topic].partitions if topic in states else input_partitions
         if not partitions:
-            print(f"no such input topic: {topic}; create it, or give --inputs N", file=sys.stderr)
+            print(
+                f"no such input topic: {topic}; check the name, or give --inputs PARTITIONS to create it as well",
+                file=sys.stderr,
+            )
             raise typer.Exit(EX_CONFIG)
         wanted.setdefault(topic, TopicSpec(name=topic, partitions=partitions, retention_s=_INPUT_RETENTION_S))
         specs = specs_for(
@@ -94,10 +99,10 @@ def faults(settings: Settings, states: Mapping[str, TopicState]) -> Iterator[str
     """Yield what is wrong, one line each, beginning with the topic's name."""
     for task, topic, names in _outputs(settings):
         if topic not in states:
-            yield f"{topic}: missing, or not ours to DESCRIBE (input)"
+            yield f"{topic}: missing, or this user may not DESCRIBE it (input): `topics create --inputs PARTITIONS`"
         for kind, name in names.items():
             if name not in states:
-                yield f"{name}: missing, or not ours to DESCRIBE ({kind})"
+                yield f"{name}: missing, or this user may not DESCRIBE it ({kind}): `topics create`"
             elif topic in states:
                 yield from _faults_of_output(kind, task, name, states[name], states[topic].partitions)
 
@@ -112,7 +117,10 @@ def _faults_of_output(
         )
     needed = needed_bytes(kind, max_input_bytes=task.max_input_bytes, text=task.input_format == "text")
     if state.max_message_bytes is not None and state.max_message_bytes < needed:
-        yield f"{name}: max.message.bytes is {state.max_message_bytes}, an accepted record may need {needed}"
+        yield (
+            f"{name}: max.message.bytes is {state.max_message_bytes}, an accepted record may need {needed}:"
+            " raise it, or lower the task's max_input_bytes"
+        )
     if kind in ("review", "dlq") and "compact" in (state.cleanup_policy or ""):
         yield f"{name}: cleanup.policy is {state.cleanup_policy}: compaction would drop all but one record of a key"
 
@@ -133,9 +141,15 @@ def _settings(config: Path) -> Settings:
         raise typer.Exit(EX_CONFIG) from exc
 
 
+def _impatient(kafka: Kafka) -> Kafka:
+    """A person waits for the answer: a worker may wait for its broker much longer."""
+    return kafka.model_copy(update={"startup_timeout_s": min(kafka.startup_timeout_s, BROKER_MAX_S)})
+
+
 def _finished(work: Coroutine[Any, Any, T]) -> T:
     try:
-        return asyncio.run(work)
+        with log.silenced():
+            return asyncio.run(work)
     except Exit as exc:
         print(exc, file=sys.stderr)
         raise typer.Exit(exc.code) from exc

@@ -2,15 +2,15 @@
 
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from topics.spec import Kind, output_names
+from topics.spec import Kind, TopicSpec, output_names, specs_for
 from workers.demo.tickets import data_folder
-from workers.settings.model import Kafka
+from workers.settings.model import Kafka, Settings
 from workers.settings.source import load
 
 TASK = "ticket_triage"
@@ -21,6 +21,7 @@ MAX_REVIEWS_PER_HOUR = 15
 
 DRAIN_S = 5.0
 STARTUP_S = 15.0
+RETENTION_S = 86_400
 REAL_MODEL = {"timeout_s": 10.0, "dialect": "openai"}
 """A real model may be a small one on a CPU; and every server speaks OpenAI's dialect."""
 
@@ -30,17 +31,26 @@ REAL_MODEL_DEADLINE_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """One configuration on disk, and the topics that it names. `real_model`: not ours to make fail."""
+    """One configuration on disk, and the topics that it names."""
 
     config: Path
-    kafka: Kafka
+    settings: Settings
     input: str
     outputs: dict[Kind, str]
-    real_model: bool
 
-    def partitions(self) -> dict[str, int]:
-        """Return how many partitions each topic has, by its name."""
-        return dict.fromkeys([self.input, *self.outputs.values()], PARTITIONS)
+    @property
+    def kafka(self) -> Kafka:
+        """The cluster and the group."""
+        return self.settings.kafka
+
+    def specs(self) -> list[TopicSpec]:
+        """Return all its topics, with a retention that fits a demo."""
+        max_input_bytes = self.settings.tasks[TASK].max_input_bytes
+        outputs = specs_for(self.outputs, partitions=PARTITIONS, max_input_bytes=max_input_bytes)
+        return [
+            TopicSpec(name=self.input, partitions=PARTITIONS, retention_s=RETENTION_S),
+            *(replace(spec, retention_s=RETENTION_S) for spec in outputs.values()),
+        ]
 
 
 def shipped_config() -> Path:
@@ -75,10 +85,9 @@ def deploy(
     config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     return Deployment(
         config=config,
-        kafka=load(config).settings.kafka,
+        settings=load(config).settings,
         input=task["input"],
         outputs=output_names(task["input"], TASK),
-        real_model=real_model is not None,
     )
 
 

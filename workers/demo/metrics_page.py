@@ -14,18 +14,15 @@ Series = tuple[str, dict[str, str], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One reading. `answered_by` counts finished records: by tier, and `dead letter` and `tombstone`.
+    """One reading; the worker renders its page once a second. `breaker` is `closed`, `half-open` or `open`.
 
-    `breaker` is `closed`, `half-open` or `open`; `breaker_opened` says how often it has opened, by the reason.
-    `model_answers` counts calls that brought a completion, `in_flight` is as old as the worker's own sampling (2 s).
+    `answered_by` counts finished records: by tier, and `dead letter` and `tombstone`. `in_flight` is sampled by the
+    worker every 2 s.
     """
 
     answered_by: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
-    calls_running: int = 0
     breaker: str = "closed"
-    breaker_opened: Counter[str] = field(default_factory=Counter)
-    model_answers: int = 0
 
     @property
     def done(self) -> int:
@@ -42,26 +39,16 @@ def series(text: str) -> Iterator[Series]:
 def snapshot(text: str) -> Snapshot:
     """Return what an exposition text says."""
     answered_by: Counter[str] = Counter()
-    opened: Counter[str] = Counter()
-    sums: Counter[str] = Counter()
+    in_flight = breaker = 0
     for name, labels, value in series(text):
         match name:
             case "penstock_records_total":
                 answered_by[_who(labels)] += int(value)
-            case "penstock_breaker_opened_total":
-                opened[labels["reason"]] += int(value)
-            case "penstock_model_calls_total" if labels["outcome"] == "ok":
-                sums["model_answers"] += int(value)
-            case "penstock_in_flight_records" | "penstock_model_calls_running" | "penstock_breaker_state":
-                sums[name] += int(value)
-    return Snapshot(
-        answered_by=answered_by,
-        in_flight=sums["penstock_in_flight_records"],
-        calls_running=sums["penstock_model_calls_running"],
-        breaker=BREAKER_STATES[sums["penstock_breaker_state"]],  # the demo's model has one endpoint
-        breaker_opened=opened,
-        model_answers=sums["model_answers"],
-    )
+            case "penstock_in_flight_records":
+                in_flight += int(value)
+            case "penstock_breaker_state":
+                breaker = max(breaker, int(value))
+    return Snapshot(answered_by=answered_by, in_flight=in_flight, breaker=BREAKER_STATES[breaker])
 
 
 def _who(labels: dict[str, str]) -> str:

@@ -9,7 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import orjson
 
@@ -20,7 +21,8 @@ from workers.errors import EX_UNAVAILABLE, Exit
 STARTED_S = 30.0
 POLL_S = 0.05
 SCRAPE_S = 2.0
-KILLED_S = 5.0
+PATIENCE_S = 2.0
+"""What a worker gets to leave its group when the demo ends early."""
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """A proxy of the environment has no business between us and a child on loopback."""
@@ -42,7 +44,7 @@ def penstock() -> Path:
 
 
 class WorkerProcess:
-    """`penstock run CONFIG`, its log in a file. It ends with us: by `stop`, by `kill`, or with our own death."""
+    """`penstock run CONFIG`, its log in a file. It ends with us: by `stop`, by `end`, or with our own death."""
 
     def __init__(self, config: Path, log: Path) -> None:
         self.log = log
@@ -56,6 +58,12 @@ class WorkerProcess:
                 start_new_session=True,  # a Ctrl-C in the terminal is for us: we end it in our own order
             )
         self._port: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.end()
 
     @property
     def pid(self) -> int:
@@ -113,11 +121,15 @@ class WorkerProcess:
             await asyncio.sleep(POLL_S)
         return code
 
-    def kill(self) -> None:
-        """End it at once. Safe to call at any time."""
+    def end(self) -> None:
+        """End it, by force when it takes its time. Safe to call at any time."""
         if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait(KILLED_S)
+            self._process.terminate()
+            try:
+                self._process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()

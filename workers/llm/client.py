@@ -148,6 +148,7 @@ class Client:
         try:
             return await self._call(course, grant, began_s)
         except NoAnswer as error:
+            error.endpoint = grant.endpoint.label
             if grant.held:
                 course.avoid, course.last = grant.endpoint, grant.trial
                 self._admission.settle(grant, error)
@@ -235,7 +236,8 @@ class Client:
         """Count and log a breaker's change; not each failed trial, which comes every second of an outage."""
         if old == pybreaker.STATE_CLOSED:
             self._series.opened(endpoint, reason)
-            _log.warning("breaker_opened", model=self.name, endpoint=endpoint, reason=reason)
+            why = next(one.breaker.why for one in self._endpoints if one.label == endpoint)
+            _log.warning("breaker_opened", model=self.name, endpoint=endpoint, reason=reason, why=why)
         elif new == pybreaker.STATE_CLOSED:
             _log.info("breaker_closed", model=self.name, endpoint=endpoint)
 

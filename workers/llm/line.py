@@ -6,6 +6,7 @@ free slot is handed over to whoever is next, so that nobody who comes later can 
 """
 
 import asyncio
+import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -54,7 +55,10 @@ class Line:
         self._begun: OrderedDict[Waiter, None] = OrderedDict()
         self._fresh: OrderedDict[Waiter, None] = OrderedDict()
         self._broken_since_s: float | None = None
-        self._due_s = math.inf  # no waiter's time ends before this
+        # When each waiter's time ends, soonest first. An entry may be out of date (let in, cancelled, not broken any
+        # more), so it is checked when its time comes; an outage makes thousands wait, each for its own turn.
+        self._ends: list[tuple[float, int, Waiter]] = []
+        self._watched = 0
 
     def __len__(self) -> int:
         return len(self._begun) + len(self._fresh)
@@ -75,6 +79,10 @@ class Line:
         begun = waiter.passage.ends_at_s is not None and not waiter.last
         (self._begun if begun else self._fresh)[waiter] = None
         self.advance(now_s)
+        if not waiter.future.done():
+            self._watch(waiter)
+            self._turn_away(now_s)
+            self._set_wake()
 
     def leave(self, waiter: Waiter, now_s: float) -> None:
         """Stop waiting (cancelled); a slot that was handed over in the same moment goes to the next."""
@@ -95,17 +103,10 @@ class Line:
 
     def advance(self, now_s: float) -> None:
         """Let in whom the endpoints admit, turn away whose time is over."""
-        if not (self._begun or self._fresh):
-            self.wake_at_s = self._due_s = math.inf
-            self._broken_since_s = None
-            return
-        if now_s >= self._due_s:
-            self._turn_away(now_s)
+        self._turn_away(now_s)
         self._let_in(now_s)
         self._note_broken(now_s)
-        self._turn_away_newest(now_s)
-        admits_from_s = min(endpoint.admits_from_s() for endpoint in self.endpoints)
-        self.wake_at_s = min(self._due_s, admits_from_s) if len(self) else math.inf
+        self._set_wake()
 
     def _choose(self, avoid: Endpoint | None, now_s: float) -> Endpoint | None:
         """Return the endpoint with the smallest share of its slots in use among those that admit, None if none does.
@@ -135,32 +136,44 @@ class Line:
 
     def _note_broken(self, now_s: float) -> None:
         """Start or stop the clock of `wait_s`: it runs while no endpoint's breaker is closed, trials included."""
-        if any(endpoint.breaker.closed for endpoint in self.endpoints):
+        if not len(self) or any(endpoint.breaker.closed for endpoint in self.endpoints):
             self._broken_since_s = None
         elif self._broken_since_s is None:
             self._broken_since_s = now_s
+            self._watch_all()
             self._turn_away(now_s)
 
-    def _turn_away_newest(self, now_s: float) -> None:
-        """Look at whoever came last only: the others have been looked at when they came."""
-        for queue in (self._begun, self._fresh):
-            if queue:
-                waiter = next(reversed(queue))
-                ends_s = waiter.ends_at_s(self._broken_since_s)
-                if ends_s <= now_s:
-                    self._refuse(waiter, now_s)
-                else:
-                    self._due_s = min(self._due_s, ends_s)
-
     def _turn_away(self, now_s: float) -> None:
-        due_s = math.inf
-        for waiter in list(self):
-            ends_s = waiter.ends_at_s(self._broken_since_s)
-            if ends_s <= now_s:
+        while self._ends:
+            ends_s, _, waiter = self._ends[0]
+            waits = waiter in self._begun or waiter in self._fresh
+            if waits and ends_s > now_s:
+                return
+            heapq.heappop(self._ends)
+            if waits and waiter.ends_at_s(self._broken_since_s) <= now_s:
                 self._refuse(waiter, now_s)
-            else:
-                due_s = min(due_s, ends_s)
-        self._due_s = due_s
+            elif waits:
+                self._watch(waiter)
+
+    def _watch(self, waiter: Waiter) -> None:
+        if len(self._ends) > 2 * len(self) + 64:
+            self._watch_all()
+        elif (ends_s := waiter.ends_at_s(self._broken_since_s)) < math.inf:
+            self._watched += 1  # breaks ties, waiters have no order
+            heapq.heappush(self._ends, (ends_s, self._watched, waiter))
+
+    def _watch_all(self) -> None:
+        self._ends = []
+        for waiter in self:
+            self._watch(waiter)
+
+    def _set_wake(self) -> None:
+        if not len(self):
+            self.wake_at_s = math.inf
+            return
+        self.wake_at_s = min(endpoint.admits_from_s() for endpoint in self.endpoints)
+        if self._ends:
+            self.wake_at_s = min(self.wake_at_s, self._ends[0][0])
 
     def _refuse(self, waiter: Waiter, now_s: float) -> None:
         self._remove(waiter)

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Literal
 
 import orjson
@@ -91,6 +91,19 @@ def configure(
     root.handlers[:] = [_Bridge()]
     # Debug lines of libraries show whole requests, and with them values and keys: never.
     root.setLevel(max(_LEVELS[level], logging.INFO))
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Write no log inside: for commands that say in their own words what went wrong."""
+    before, disabled = structlog.get_config(), logging.root.manager.disable
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+        logging.disable(disabled)
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:

@@ -65,7 +65,9 @@ class Variables:
         if default is not None:
             return value or default[1:]
         if value is None:
-            raise VariableUnusable(f"the environment variable `{name}` is not set, and `${{{name}}}` gives no default")
+            raise VariableUnusable(
+                f"the environment variable `{name}` is not set: set it, or write a default, `${{{name}:default}}`"
+            )
         return value
 
 

@@ -35,6 +35,9 @@ _SENTENCES = {
     "string_pattern_mismatch": "must match {pattern}",
 }
 
+# By pydantic's error type and the setting: what a list of allowed values does not tell.
+_HINTS = {("literal_error", "dialect"): "; llama.cpp, Ollama and most gateways speak `openai` as well"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complaint:
@@ -88,7 +91,8 @@ def _sentence(error: ErrorDetails) -> str:
         return said if said.startswith("must ") else f"needs one thing: {said}"
     kind = _KINDS.get(type(error["input"]), "empty")
     template = _SENTENCES.get(error["type"])
-    return template.format(kind=kind, **context) if template else error["msg"]
+    said = template.format(kind=kind, **context) if template else error["msg"]
+    return said + _HINTS.get((error["type"], str(error["loc"][-1])), "")
 
 
 def _unknown_key(path: Path) -> str:

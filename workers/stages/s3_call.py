@@ -1,5 +1,6 @@
 """Stage 3, call: prompt -> reply. The one place that decides whether a record waits for the model or leaves."""
 
+import asyncio
 import math
 
 from workers.clock import monotonic_s
@@ -27,10 +28,18 @@ async def call(prompt: Prompt, task: Task, passage: Passage) -> Reply:
                 raise
             wait_s = patience_s
             passage.restart()
+        except asyncio.CancelledError:
+            _give_back(task, wait_s)
+            raise
         else:
-            if 0 < wait_s < math.inf:
-                task.pace.give_back(task.model.pace_per_s())
+            _give_back(task, wait_s)
             return reply
+
+
+def _give_back(task: Task, waited_s: float) -> None:
+    """Return the turn of a record that waited for one and does not leave down the ladder after all."""
+    if 0 < waited_s < math.inf:
+        task.pace.give_back(task.model.pace_per_s())
 
 
 def patience(error: Unavailable, task: Task, *, waited_s: float, began_s: float) -> float | None:

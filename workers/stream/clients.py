@@ -8,13 +8,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 from aiokafka.helpers import create_ssl_context
 
 from workers.clock import monotonic_s
 from workers.errors import EX_UNAVAILABLE, Exit
 from workers.log import get_logger
 from workers.settings.model import Kafka, Security, Settings
+from workers.stream.diagnosis import why_unreachable
 
 _MAX_POLL_INTERVAL_MS = 86_400_000
 """A full window simply does not poll; aiokafka must not take that for a dead worker. Heartbeats tell the broker."""
@@ -99,11 +100,11 @@ def heartbeat_s(kafka: Kafka) -> float:
     return min(3.0, kafka.session_timeout_s / 3)
 
 
-def producer(kafka: Kafka, *, max_batch_size_bytes: int) -> AIOKafkaProducer:
-    """Return the idempotent producer, not started. It never gives up by itself: waits are bounded by who calls."""
+def producer(kafka: Kafka, *, max_batch_size_bytes: int, idempotent: bool = True) -> AIOKafkaProducer:
+    """Return a producer, not started. An idempotent one never gives up by itself: waits are bounded by who calls."""
     return AIOKafkaProducer(
         **client_options(kafka),
-        enable_idempotence=True,
+        enable_idempotence=idempotent,
         acks="all",
         linger_ms=5,
         compression_type="lz4",
@@ -135,20 +136,26 @@ async def until_reachable(kafka: Kafka, attempt: Callable[[], Awaitable[T]]) -> 
         Exit: 69 after `startup_timeout_s`.
     """
     ends_at_s = monotonic_s() + kafka.startup_timeout_s
-    wait_s = 0.2
+    wait_s, why = 0.2, ""
     while True:
         try:
             return await attempt()
-        except (KafkaConnectionError, OSError) as exc:
+        except (KafkaConnectionError, NodeNotReadyError, OSError) as exc:
             if monotonic_s() + wait_s > ends_at_s:
-                raise Exit(
-                    EX_UNAVAILABLE,
-                    f"no Kafka broker answers at {kafka.bootstrap_servers} within {kafka.startup_timeout_s:g} s"
-                    f" ({type(exc).__name__}): check kafka.bootstrap_servers and kafka.security",
-                ) from exc
-            log.warning("broker_unreachable", bootstrap_servers=kafka.bootstrap_servers, retry_in_s=round(wait_s, 1))
+                tried = f" (tried for {kafka.startup_timeout_s:g} s)"
+                raise Exit(EX_UNAVAILABLE, await no_broker(kafka, exc) + tried) from exc
+            why = why or await no_broker(kafka, exc)
+            log.warning("broker_unreachable", why=why, retry_in_s=round(wait_s, 1))
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, 5.0)
+
+
+async def no_broker(kafka: Kafka, error: Exception) -> str:
+    """Return why no broker could be used, and what to do about it; `error` is what aiokafka said."""
+    why = await why_unreachable(client_options(kafka))
+    if not why:
+        why = f"{kafka.bootstrap_servers}: {type(error).__name__}; check kafka.bootstrap_servers and kafka.security"
+    return f"no Kafka broker can be used: {why}"
 
 
 async def quietly_closed(client: Any, timeout_s: float) -> bool:

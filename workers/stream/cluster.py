@@ -13,6 +13,7 @@ from workers.errors import EX_CONFIG, Exit
 from workers.log import get_logger
 from workers.settings.model import Kafka
 from workers.stream import clients
+from workers.stream.survey import partition_counts
 
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's default `max.message.bytes`, for a cluster that does not tell (no DESCRIBE_CONFIGS, the embedded broker)."""
@@ -40,8 +41,7 @@ async def look_at(kafka: Kafka, inputs: Iterable[str], outputs: Iterable[str]) -
     async def look() -> Cluster:
         admin = await clients.open_admin(kafka)
         try:
-            described = await admin.describe_topics(names)
-            partitions = {one["topic"]: len(one["partitions"]) for one in described if not one["error_code"]}
+            partitions = await partition_counts(kafka, names)
             cluster = await admin.describe_cluster()
             limits = await _max_message_bytes(admin, names)
         finally:

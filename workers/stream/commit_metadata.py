@@ -20,7 +20,7 @@ def fingerprint(cluster_id: str, topic: str, partition: int) -> str:
     return hashlib.sha256(f"{cluster_id}\n{topic}\n{partition}".encode()).hexdigest()[:8]
 
 
-def encode(base: int, bits: bytes | bytearray, mark: str) -> str:
+def encode(base: int, bits: bytes | bytearray, mark: str, max_chars: int = MAX_CHARS) -> str:
     """Return the metadata for a bitmap (bit i: offset `base + i` is finished), '' when no bit is set.
 
     A bitmap that does not fit loses its upper half until it does: those records may be done twice, never lost.
@@ -28,7 +28,7 @@ def encode(base: int, bits: bytes | bytearray, mark: str) -> str:
     bits = bytes(bits).rstrip(b"\0")
     while bits:
         text = f"{VERSION}:{base}:{mark}:{base64.b85encode(zlib.compress(bits, 6)).decode()}"
-        if len(text) <= MAX_CHARS:
+        if len(text) <= max_chars:
             return text
         bits = bits[: len(bits) // 2].rstrip(b"\0")
     return ""

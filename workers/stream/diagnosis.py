@@ -16,36 +16,30 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
-from workers.settings.model import Kafka
-from workers.stream import clients
-
 CONNECT_S = 3.0
 
+_OF_CLIENTS = ("bootstrap_servers", "metadata_max_age_ms")
+"""Options that clients take and single connections do not."""
 
-async def why_unreachable(kafka: Kafka) -> str:
+
+async def why_unreachable(options: Mapping[str, Any]) -> str:
     """Return what is wrong with the first broker that cannot be used, and what to do; '' when all answer by now.
 
     Brokers are those of `bootstrap_servers`, then those that the cluster itself names (its `advertised.listeners`).
-    Bounded by a few seconds per broker; leaves no connection behind.
+    `options` are those of a client (`clients.client_options`). Bounded by a few seconds per broker; every
+    connection is closed again.
     """
-    options = _connection_options(kafka)
+    connection_options = {name: option for name, option in options.items() if name not in _OF_CLIENTS}
+    connection_options["request_timeout_ms"] = int(CONNECT_S * 1000)
     advertised: list[tuple[str, int]] = []
-    for host, port, _ in collect_hosts(kafka.bootstrap_servers):
-        said = await _try(host, port, options, advertised)
+    for host, port, _ in collect_hosts(options["bootstrap_servers"]):
+        said = await _try(host, port, connection_options, advertised)
         if said:
             return said
     for host, port in dict.fromkeys(advertised):
-        if said := await _try(host, port, options, []):
+        if said := await _try(host, port, connection_options, []):
             return f"the cluster names {host}:{port} as a broker's address (advertised.listeners), and there: {said}"
     return ""
-
-
-def _connection_options(kafka: Kafka) -> dict[str, Any]:
-    """Return the options of one connection: those of a client without what only clients know."""
-    options = clients.client_options(kafka)
-    for name in ("bootstrap_servers", "metadata_max_age_ms"):
-        del options[name]
-    return options | {"request_timeout_ms": int(CONNECT_S * 1000)}
 
 
 async def _try(host: str, port: int, options: Mapping[str, Any], advertised: list[tuple[str, int]]) -> str:

@@ -1,6 +1,8 @@
 """The intake: the group's consumer, its assignments and revocations, and the pump that feeds the lanes."""
 
 import asyncio
+import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -8,10 +10,12 @@ from typing import TypeVar
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     CorruptRecordException,
+    GroupAuthorizationFailedError,
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    RecordTooLargeError,
     TopicAuthorizationFailedError,
 )
 from aiokafka.structs import ConsumerRecord
@@ -35,7 +39,14 @@ FETCH_MAX_RECORDS = 100
 IDLE_WAIT_S = 0.1
 FULL_WAIT_S = 0.02
 GAP_CHECK_S = 0.3
+GATE_CHECK_S = 0.5
 REVOKE_COMMIT_S = 5.0
+STOP_COMMIT_S = 2.0
+FAILURES_MAX = 20
+"""Fetches that fail in a row, half a second apart, before an error that aiokafka has no name for ends the worker."""
+
+_NOWHERE = TopicPartition("", -1)
+"""Never assigned: a fetch from it gives nothing, and takes what the coordinator has to say."""
 
 log = get_logger(__name__)
 
@@ -72,6 +83,7 @@ class Intake(ConsumerRebalanceListener):
         self._epoch = 0
         self._loading: asyncio.Task[None] | None = None
         self._orphans: dict[tuple[str, int, int], tuple[Lane, Delivery]] = {}
+        self._partitions: Counter[Lane] = Counter()
         self._turn = 0
         self._gaps_checked_at_s = 0.0
         self._stopping = False
@@ -95,14 +107,15 @@ class Intake(ConsumerRebalanceListener):
         if self._loading is not None:
             self._loading.cancel()
         began_s = monotonic_s()
-        leaving = set(self.ledgers.values())
-        left = await self.settle(self._settings.worker.revoke_wait_s)
-        if revoked:
-            await self._last_commit()
-        for ledger in leaving:
-            ledger.closed = True
-        self.ledgers = {}
-        self.commits.forget()
+        left = 0
+        try:
+            left = await self.settle(self._settings.worker.revoke_wait_s)
+            if revoked:
+                await self._last_commit(REVOKE_COMMIT_S)
+        except Exception as error:  # noqa: BLE001 - aiokafka would log it and go on
+            self._fail(error)
+        finally:
+            self._let_go()
         if revoked:
             log.info("partitions_revoked", count=len(revoked), took_s=round(monotonic_s() - began_s, 2), orphans=left)
 
@@ -118,13 +131,20 @@ class Intake(ConsumerRebalanceListener):
                 self._orphans[record.topic, record.partition, record.offset] = (lane, delivery)
         return sum(map(len, running))
 
-    async def _last_commit(self) -> None:
+    def _let_go(self) -> None:
+        """End the generation: from here on nothing of it is sent, acked or committed."""
+        for ledger in self.ledgers.values():
+            ledger.leaving = ledger.closed = True
+        self.ledgers = {}
+        self.commits.forget()
+
+    async def _last_commit(self, timeout_s: float) -> None:
         """Commit before the partitions go; a broker that does not answer must not hold the rebalance."""
-        committing = asyncio.ensure_future(self.commits.commit(list(self.ledgers.values())))
-        done, _ = await asyncio.wait({committing}, timeout=REVOKE_COMMIT_S)
-        if not done:
-            log.warning("commit_left_behind", after_s=REVOKE_COMMIT_S)
-        elif isinstance(error := committing.exception(), Exception):
+        try:
+            await asyncio.wait_for(self.commits.commit(list(self.ledgers.values())), timeout_s)
+        except TimeoutError:
+            log.warning("commit_left_behind", after_s=timeout_s)
+        except Exit as error:
             self._fail(error)
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
@@ -139,7 +159,10 @@ class Intake(ConsumerRebalanceListener):
             return
         if epoch != self._epoch:
             return
+        for tp, ledger in ledgers.items():
+            self._consumer.seek(tp, ledger.next_offset)
         self.ledgers = ledgers
+        self._partitions = Counter(self.feeds[tp.topic].lane for tp in ledgers)
         for at, (_, orphan) in list(self._orphans.items()):
             if TopicPartition(at[0], at[1]) not in ledgers:
                 self._drop_orphan(at, orphan)
@@ -148,7 +171,7 @@ class Intake(ConsumerRebalanceListener):
         log.info("partitions_assigned", count=len(assigned), skip=sum(len(ledger.skip) for ledger in ledgers.values()))
 
     async def _ledgers_for(self, assigned: list[TopicPartition]) -> dict[TopicPartition, Ledger]:
-        """Return a ledger for each partition, the consumer's position set to its base."""
+        """Return a ledger for each partition: where to go on, and what is finished past that."""
         if not assigned:
             return {}
         found = await self._committed(assigned)
@@ -164,7 +187,6 @@ class Intake(ConsumerRebalanceListener):
             else:
                 self.commits.committed[tp] = offset
                 ledgers[tp] = Ledger(tp.topic, tp.partition, offset, self._skip(tp, offset, text))
-            self._consumer.seek(tp, ledgers[tp].next_offset)
         return ledgers
 
     async def _committed(self, assigned: list[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
@@ -176,6 +198,10 @@ class Intake(ConsumerRebalanceListener):
                 found = await admin.list_consumer_group_offsets(self._settings.kafka.group_id, partitions=assigned)
             finally:
                 await clients.quietly_closed(admin, 2.0)
+            if not found.keys() >= set(assigned):
+                # aiokafka hides an error of the whole answer (a coordinator that loads or moves): nothing found is not
+                # no offset, and beginning anew would read the whole topic again.
+                raise KafkaError("the coordinator did not answer for every partition")
             return {tp: (at.offset, at.metadata or "") for tp, at in found.items()}
 
         return await self._asked(ask)
@@ -185,8 +211,8 @@ class Intake(ConsumerRebalanceListener):
         while True:
             try:
                 return await ask()
-            except TopicAuthorizationFailedError as exc:
-                raise Exit(EX_CONFIG, f"not allowed to read {exc}: grant READ on the input topics") from exc
+            except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as exc:
+                raise Exit(EX_CONFIG, f"not allowed to read {exc}: grant READ on input topics and group") from exc
             except (KafkaError, OSError) as exc:
                 log.warning("offsets_not_read", error=type(exc).__name__)
                 await asyncio.sleep(0.5)
@@ -200,12 +226,15 @@ class Intake(ConsumerRebalanceListener):
             return set()
 
     def _after_loss(self, tp: TopicPartition, wanted: int, beginning: int) -> int:
-        """Return where to go on after retention removed records before we read them.
+        """Return where to go on after records went before we read them: its beginning.
 
         Raises:
             Exit: `on_offset_reset: fail`; a person has to decide.
         """
-        lost = f"{tp.topic}/{tp.partition}: offsets {wanted} to {beginning - 1} are gone (retention, or a new topic)"
+        if wanted < beginning:
+            lost = f"{tp.topic}/{tp.partition}: offsets {wanted} to {beginning - 1} are gone (retention)"
+        else:
+            lost = f"{tp.topic}/{tp.partition}: offset {wanted} is past the end (the log was cut, or the topic is new)"
         if self._settings.kafka.on_offset_reset == "fail":
             raise Exit(EX_CONFIG, f"{lost}; set kafka.on_offset_reset: earliest to go on from {beginning}")
         metrics.OFFSETS_LOST.labels(tp.topic).inc(max(0, beginning - wanted))
@@ -216,26 +245,46 @@ class Intake(ConsumerRebalanceListener):
 
     async def pump(self) -> None:
         """Feed the lanes until `stop`."""
+        failures, epoch = 0, self._epoch
         while not self._stopping:
-            await self._gate.wait()
-            epoch = self._epoch
             try:
+                await self._opened()
+                epoch = self._epoch
                 await self._pass_gaps(epoch)
                 if not await self._round(epoch):
                     await self._wait(epoch)
+                failures = 0
             except IllegalStateError:  # revoked between our look and the fetch
-                await asyncio.sleep(0)
+                await asyncio.sleep(IDLE_WAIT_S)
             except OffsetOutOfRangeError as exc:
-                await self._reset(exc)
+                await self._reset(exc, epoch)
             except NoOffsetForPartitionError:
                 pass  # aiokafka looked for a committed offset before our seek; the seek stands
             except TopicAuthorizationFailedError as exc:
                 raise Exit(EX_CONFIG, f"not allowed to read {exc}: grant READ on the input topics") from exc
-            except CorruptRecordException as exc:
-                raise Exit(EX_SOFTWARE, f"a record batch on the broker is damaged: {exc}; nothing was skipped") from exc
+            except (CorruptRecordException, RecordTooLargeError) as exc:  # aiokafka would skip the latter
+                raise Exit(EX_SOFTWARE, f"a record batch cannot be read: {exc}; nothing was skipped") from exc
             except KafkaError as exc:
+                failures += 1
+                if type(exc) is KafkaError and failures >= FAILURES_MAX:  # its coordinator is dead, and joins no more
+                    raise Exit(EX_SOFTWARE, f"the consumer has failed: {exc}") from exc
                 log.warning("fetch_failed", error=type(exc).__name__)
                 await asyncio.sleep(0.5)
+
+    async def _opened(self) -> None:
+        """Wait for the gate, and take the coordinator's errors meanwhile: until somebody does, it joins no more.
+
+        Only fetches take them (aiokafka), and a shut gate lets nobody fetch: a join that was refused once would have
+        been the last one.
+
+        Raises:
+            KafkaError: what the coordinator met; it goes on.
+        """
+        while not self._gate.is_set():
+            if self.joined:
+                await self._consumer.getmany(_NOWHERE, timeout_ms=0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gate.wait(), GATE_CHECK_S)
 
     async def _round(self, epoch: int) -> bool:
         """Take once from each partition that has room, starting with another one each time. Return whether any gave."""
@@ -252,6 +301,9 @@ class Intake(ConsumerRebalanceListener):
 
     async def _wait(self, epoch: int) -> None:
         """Nothing came: wait for records where there is room, or for room."""
+        if not self.ledgers:
+            await asyncio.sleep(IDLE_WAIT_S)
+            return
         rooms = {tp: room for tp in self.ledgers if (room := self.room(tp)) > 0}
         full = len(rooms) < len(self.ledgers)
         if full or not rooms:
@@ -272,9 +324,8 @@ class Intake(ConsumerRebalanceListener):
         ledger = self.ledgers.get(tp)
         if ledger is None or self._stopping:
             return 0
-        window = self.feeds[tp.topic].lane.window
-        lane_partitions = sum(self.feeds[other.topic].lane.window is window for other in self.ledgers)
-        return window.room(ledger, lane_partitions)
+        lane = self.feeds[tp.topic].lane
+        return lane.window.room(ledger, self._partitions[lane])
 
     async def _deliver(self, fetched: Mapping[TopicPartition, list[ConsumerRecord]], epoch: int) -> bool:
         """Enter fetched records in ledger and window and put them on their lane's channel; stale ones are dropped."""
@@ -302,7 +353,10 @@ class Intake(ConsumerRebalanceListener):
                 self._consumer.seek(tp, ledger.next_offset)
 
     def _entered(self, lane: Lane, ledger: Ledger, fetched: ConsumerRecord) -> Delivery | None:
-        """Return a delivery, or None for a record that is finished already or that a running orphan takes."""
+        """Return a delivery to start; None when it is finished already, an orphan takes it, or its key's chain does.
+
+        Chains grow here, in fetch order, so that an orphan never overtakes its redelivered predecessors.
+        """
         if not ledger.take(fetched.offset, fetched.timestamp):
             metrics.SKIPPED.labels(ledger.topic).inc()
             return None
@@ -320,7 +374,8 @@ class Intake(ConsumerRebalanceListener):
             fetched.value,
             fetched.headers,
         )
-        return lane.delivery(record, ledger)
+        delivery = lane.delivery(record, ledger)
+        return delivery if lane.window.may_start(delivery) else None
 
     async def _pass_gaps(self, epoch: int) -> None:
         """Let empty ledgers follow the consumer over gaps that end their partition.
@@ -338,15 +393,21 @@ class Intake(ConsumerRebalanceListener):
                     return
                 ledger.pass_gap(position)
 
-    async def _reset(self, exc: OffsetOutOfRangeError) -> None:
-        """Retention passed us while we ran."""
+    async def _reset(self, exc: OffsetOutOfRangeError, epoch: int) -> None:
+        """The log does not hold the offset that we read at: retention passed us, or the log is shorter than it was."""
         (offsets,) = exc.args
         beginnings = await self._asked(lambda: self._consumer.beginning_offsets(list(offsets)))
         for tp, wanted in offsets.items():
             ledger = self.ledgers.get(tp)
-            if ledger is not None:
-                ledger.next_offset = max(ledger.next_offset, self._after_loss(tp, wanted, beginnings[tp]))
-                self._consumer.seek(tp, ledger.next_offset)
+            if ledger is None or epoch != self._epoch:
+                continue
+            next_offset = self._after_loss(tp, wanted, beginnings[tp])
+            if next_offset < ledger.next_offset:  # other records under old offsets; within a ledger offsets only rise
+                self.feeds[tp.topic].lane.drop_waiting([ledger])
+                ledger.closed = True
+                ledger = self.ledgers[tp] = Ledger(tp.topic, tp.partition, next_offset)
+            ledger.next_offset = next_offset
+            self._consumer.seek(tp, next_offset)
 
     # ------------------------------------------------------------------ orphans, the end
 
@@ -363,13 +424,14 @@ class Intake(ConsumerRebalanceListener):
         self._stopping = True
         self._gate.set()
 
-    async def commit_and_leave(self) -> None:
-        """Commit what is finished, close the ledgers, leave the group; each step bounded."""
-        await self._last_commit()
-        for ledger in self.ledgers.values():
-            ledger.leaving = ledger.closed = True
-        if not await clients.quietly_closed(self._consumer, 5.0):
-            log.warning("consumer_left_behind")
+    async def last_commit(self) -> None:
+        """Commit what is finished and let go of all partitions, in bounded time."""
+        await self._last_commit(STOP_COMMIT_S)
+        self._let_go()
+
+    async def leave(self) -> None:
+        """Leave the group; bounded by whoever calls."""
+        await self._consumer.stop()
 
     def _fail(self, error: Exception) -> None:
         if not self.failure.done():

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -20,6 +21,14 @@ STALLED_S = 120.0
 die silently (kafka.md (d)), and then only a restart helps."""
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Offsets of one partition: its end, and the next to be read."""
+
+    end: int
+    position: int
 
 
 class Lag:
@@ -41,37 +50,38 @@ class Lag:
         while True:
             await asyncio.sleep(INTERVAL_S)
             self._sample_lanes()
-            ends = await self._ends()
-            if ends is not None:
-                self._sample_lag(ends)
-            self._watch(ends)
+            reach = await self._reach()
+            self._sample_lag(reach)
+            self._watch(reach)
 
-    async def _ends(self) -> Mapping[TopicPartition, int] | None:
-        assigned = list(self._intake.ledgers)
-        if not assigned:
-            return {}
-        asking = asyncio.ensure_future(self._consumer.end_offsets(assigned))
+    async def _reach(self) -> Mapping[TopicPartition, Reach]:
+        """Return how far each partition reaches and has been read; nothing while the broker does not answer."""
+        asking = asyncio.ensure_future(self._asked(list(self._intake.ledgers)))
         done, _ = await asyncio.wait({asking}, timeout=ANSWER_MAX_S)
         if not done:
             asking.cancel()
-            return None
+            return {}
         if (error := asking.exception()) is not None:
             if not isinstance(error, KafkaError):
                 raise error
-            return None
-        ends: Mapping[TopicPartition, int] = asking.result()
-        return ends
+            return {}
+        return asking.result()
 
-    def _sample_lag(self, ends: Mapping[TopicPartition, int]) -> None:
+    async def _asked(self, assigned: list[TopicPartition]) -> Mapping[TopicPartition, Reach]:
+        ends = await self._consumer.end_offsets(assigned) if assigned else {}
+        return {tp: Reach(end, await self._consumer.position(tp)) for tp, end in ends.items()}
+
+    def _sample_lag(self, reach: Mapping[TopicPartition, Reach]) -> None:
         ledgers = self._intake.ledgers
         for tp in self._shown - set(ledgers):
             metrics.LAG.remove(tp.topic, str(tp.partition))
             metrics.COMMIT_GAP.remove(tp.topic, str(tp.partition))
-        self._shown = set(ledgers)
-        for tp, ledger in ledgers.items():
-            committed = self._intake.commits.committed.get(tp, ledger.position)
-            metrics.LAG.labels(tp.topic, str(tp.partition)).set(max(0, ends.get(tp, committed) - committed))
-            metrics.COMMIT_GAP.labels(tp.topic, str(tp.partition)).set(ledger.gap())
+        known = ledgers.keys() & reach.keys()
+        self._shown = self._shown & set(ledgers) | known
+        for tp in known:
+            committed = self._intake.commits.committed.get(tp, ledgers[tp].position)
+            metrics.LAG.labels(tp.topic, str(tp.partition)).set(max(0, reach[tp].end - committed))
+            metrics.COMMIT_GAP.labels(tp.topic, str(tp.partition)).set(ledgers[tp].gap())
 
     def _sample_lanes(self) -> None:
         ledgers = self._intake.ledgers
@@ -92,13 +102,13 @@ class Lag:
         for topic in self._intake.feeds:
             metrics.ASSIGNED_PARTITIONS.labels(topic).set(sum(tp.topic == topic for tp in ledgers))
 
-    def _watch(self, ends: Mapping[TopicPartition, int] | None) -> None:
-        """Only what nothing else explains counts: the broker answered, there is room, and records wait."""
+    def _watch(self, reach: Mapping[TopicPartition, Reach]) -> None:
+        """Only what nothing else explains counts: the broker answered, there is room, and records wait.
+
+        The consumer's own position decides: markers of transactions at the end are no records that wait.
+        """
         now_s = self._clock()
-        waiting = ends and any(
-            ends.get(tp, 0) > ledger.next_offset and self._intake.room(tp) > 0
-            for tp, ledger in self._intake.ledgers.items()
-        )
+        waiting = any(at.end > at.position and self._intake.room(tp) > 0 for tp, at in reach.items())
         if not waiting or self._intake.delivered_at_s > now_s - INTERVAL_S:
             self._quiet_since_s = None
             return

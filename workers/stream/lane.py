@@ -8,7 +8,7 @@ from prometheus_client import Counter
 
 from workers import metrics
 from workers.clock import monotonic_s, wall_s
-from workers.errors import Internal, Paused, Unwritable
+from workers.errors import Internal, Paused, PromptFailed, Unwritable
 from workers.log import get_logger
 from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
 from workers.pipeline import decide, finish
@@ -65,11 +65,11 @@ class Lane:
         return delivery
 
     def start(self, batch: Iterable[Delivery]) -> None:
-        """Run what may run now; the rest waits in its key's chain. Never raises: an agent must not crash."""
+        """Run deliveries, each the first of its key. Never raises: an agent must not crash."""
         for delivery in batch:
             if delivery.ledger.leaving:
                 self.window.leave(delivery)
-            elif self.window.may_start(delivery):
+            else:
                 worker = asyncio.create_task(self._run(delivery))
                 self._workers.add(worker)
                 worker.add_done_callback(self._workers.discard)
@@ -93,10 +93,11 @@ class Lane:
         await self._allowed()
         began_s = monotonic_s()
         outcome = await decide(delivery.record, self.task, delivery.passage)
-        if isinstance(outcome, Rejected) and isinstance(outcome.error, Internal):
-            log.error("internal_error", exc_info=outcome.error.__cause__, **self._where(delivery))
+        self._report_bug(delivery, outcome)
         written = await self._finished(delivery, outcome)
         if written is not None:
+            if written is not outcome:
+                self._report_bug(delivery, written)
             self._note(delivery, written, monotonic_s() - began_s)
 
     async def _allowed(self) -> None:
@@ -122,6 +123,10 @@ class Lane:
                 finally:
                     self._unwritable -= 1
 
+    def _report_bug(self, delivery: Delivery, outcome: Outcome) -> None:
+        if isinstance(outcome, Rejected) and isinstance(outcome.error, Internal):
+            log.error("internal_error", exc_info=outcome.error.__cause__, **self._where(delivery))
+
     def _where(self, delivery: Delivery) -> dict[str, object]:
         record = delivery.record
         return {"task": self.task.name, "topic": record.topic, "partition": record.partition, "offset": record.offset}
@@ -138,7 +143,9 @@ class Lane:
             self._age.observe(max(0.0, time.time() - delivery.record.timestamp_ms / 1000))
         if isinstance(outcome, Rejected):
             error = outcome.error
-            log.warning("dead_letter", stage=error.stage, reason=error.reason, **self._where(delivery))
+            # Of a template's failure the text is fit for a log: line and name of the template, nothing of the record.
+            why = {"why": str(error)} if isinstance(error, PromptFailed) else {}
+            log.warning("dead_letter", stage=error.stage, reason=error.reason, **why, **self._where(delivery))
 
     def oldest_timestamp_ms(self, ledgers: Iterable[Ledger]) -> int | None:
         """Return the smallest Kafka timestamp among the oldest unfinished records of these partitions."""

@@ -56,7 +56,6 @@ class Ledger:
         """Move an empty ledger over a gap that ends the partition for now; `position` is the consumer's own."""
         if not self.unfinished and position > self.next_offset:
             self.next_offset = position
-            self.skip = {offset for offset in self.skip if offset >= position}
 
     def finished_past(self) -> bytearray:
         """Return a bitmap whose bit i (little-endian) says that offset `position + i` need not be done again.
@@ -64,15 +63,15 @@ class Ledger:
         Offsets that do not exist count as finished: they are never delivered.
         """
         base = self.position
-        highest = max(self.skip, default=self.next_offset - 1)
-        length = max(self.next_offset, highest + 1) - base
+        ahead = [offset for offset in self.skip if offset >= self.next_offset]  # one that is gone is never met again
+        length = max(ahead, default=self.next_offset - 1) + 1 - base
         bits = bytearray((length + 7) // 8)
         known = self.next_offset - base
         if known:
             bits[: (known + 7) // 8] = ((1 << known) - 1).to_bytes((known + 7) // 8, "little")
         for offset in self.unfinished:
             bits[(offset - base) >> 3] &= ~(1 << ((offset - base) & 7))
-        for offset in self.skip:
+        for offset in ahead:
             bits[(offset - base) >> 3] |= 1 << ((offset - base) & 7)
         return bits
 

@@ -1,4 +1,4 @@
-"""The way out: one idempotent producer, replaced when an error has spoiled it; sends are confirmed or repeated.
+"""The way out: an idempotent producer, replaced when an error has spoiled it; sends are confirmed or repeated.
 
 aiokafka's rules, as measured (kafka.md (e)-(g)): an error from `await send()` means *not enqueued*; an error from the
 future it returns means *unknown*, and the producer is spent: after one refusal every later send to that partition fails
@@ -6,6 +6,7 @@ with OutOfOrderSequenceNumber without end. Order per key needs nothing here: a k
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
 
 from aiokafka import AIOKafkaProducer
@@ -40,8 +41,11 @@ REFUSALS = (
 """A broker's last word about a batch. `UnknownError` is how aiokafka gives INVALID_RECORD (87)."""
 
 BATCH_BYTES = 262_144
-"""Of one partition, before compression. aiokafka's 16 KiB holds a dozen records; everyone else then waits for the batch to
-drain, wakes with all the others and waits again: 20 waits a record at 256 in flight."""
+"""Of one partition, before compression. aiokafka's 16 KiB holds a dozen records; everyone else then waits for the batch
+to drain, wakes with all the others and waits again: 20 waits a record at 256 in flight."""
+
+LEAST_BATCH_BYTES = 16_384
+"""Batches shrink to this (aiokafka's default) when a broker calls one too large: its limit was lowered meanwhile."""
 
 RECORD_ENVELOPE_BYTES = 200
 """Most that a record batch adds around one record: 61 of batch header, and the record's own varints (KIP-98)."""
@@ -66,9 +70,14 @@ class Outgoings:
         self._producer: AIOKafkaProducer | None = None
         self._usable = asyncio.Event()
         self._replacing: asyncio.Task[None] | None = None
-        self._pending: dict[asyncio.Future[object], float] = {}
+        self._alone: AIOKafkaProducer | None = None
+        self._alone_in: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._opening_alone = asyncio.Lock()
+        self._pending: dict[asyncio.Future[object], tuple[float, AIOKafkaProducer]] = {}
         self._stuck_since_s: float | None = None
-        self._max_batch_size_bytes = min([BATCH_BYTES, *(limit - RECORD_ENVELOPE_BYTES for limit in max_bytes.values())])
+        self._max_batch_size_bytes = min(
+            [BATCH_BYTES, *(limit - RECORD_ENVELOPE_BYTES for limit in max_bytes.values())]
+        )
 
     async def start(self) -> None:
         """Open the producer.
@@ -83,12 +92,13 @@ class Outgoings:
         """Stop the producer; one that hangs is left behind after 5 s."""
         if self._replacing is not None:
             self._replacing.cancel()
-        if self._producer is not None and not await clients.quietly_closed(self._producer, 5.0):
-            log.warning("producer_left_behind")
+        for producer in (self._producer, self._alone):
+            if producer is not None and not await clients.quietly_closed(producer, 5.0):
+                log.warning("producer_left_behind")
 
     def pending_s(self) -> float:
         """Return how long the oldest unconfirmed send has waited; also counts sends that could not be enqueued."""
-        oldest_s = next(iter(self._pending.values()), None)
+        oldest_s = next((since_s for since_s, _ in self._pending.values()), None)
         since_s = min((at for at in (oldest_s, self._stuck_since_s) if at is not None), default=None)
         return 0.0 if since_s is None else monotonic_s() - since_s
 
@@ -102,26 +112,50 @@ class Outgoings:
         limit = self._max_bytes.get(outgoing.topic)
         if limit is not None and size_bytes(outgoing) > limit:
             raise OutputTooLarge(f"{size_bytes(outgoing)} bytes do not fit max.message.bytes {limit}", outgoing.topic)
-        alone = outgoing.key is None and outgoing.value is None  # aiokafka's send() refuses a keyless tombstone
+        if outgoing.key is None and outgoing.value is None:  # aiokafka's send() refuses a keyless tombstone
+            await self._send_alone(outgoing)
+            return
         while True:
             producer = await self._current()
-            future = await self._enqueued(producer, outgoing, alone=alone)
+            future = await self._enqueued(producer, outgoing)
             if future is None:
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._pending[future] = monotonic_s()
-            future.add_done_callback(self._pending.pop)
             try:
-                await asyncio.shield(future)
+                await self._confirmed(future, producer)
             except REFUSALS as exc:
                 self._replace(producer, exc)
-                if alone:
-                    raise OutputRefused(f"{type(exc).__name__} from the broker", outgoing.topic) from exc
-                alone = True  # the batch was refused, maybe for a neighbour: once more in a batch of its own
+                await self._send_alone(outgoing)  # the batch was refused, maybe for a neighbour
+                return
             except KafkaError as exc:
                 self._replace(producer, exc)
             else:
                 return
+
+    async def _confirmed(self, future: "asyncio.Future[object]", producer: AIOKafkaProducer) -> None:
+        self._pending[future] = (monotonic_s(), producer)
+        future.add_done_callback(self._pending.pop)
+        await asyncio.shield(future)
+
+    async def _send_alone(self, outgoing: Outgoing) -> None:
+        """Send a record as a whole batch, so that nobody else can be refused with it: one at a time for each topic.
+
+        On a producer of its own, since `send_batch` waits for a gap between others' batches and, when the producer is
+        closed meanwhile, for ever. That producer is not idempotent: it has no sequences that a refusal could spoil.
+        """
+        async with self._alone_in[outgoing.topic]:
+            while True:
+                try:
+                    producer = await self._current_alone()
+                    await self._confirmed(await self._batch_of_one(producer, outgoing), producer)
+                except REFUSALS as exc:
+                    raise OutputRefused(f"{type(exc).__name__} from the broker", outgoing.topic) from exc
+                except (KafkaError, OSError) as exc:  # unknown whether it was written: a duplicate rather than a loss
+                    metrics.SENDS_RETRIED.labels("alone").inc()
+                    log.warning("send_alone_failed", topic=outgoing.topic, error=type(exc).__name__)
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    return
 
     async def _current(self) -> AIOKafkaProducer:
         await self._usable.wait()
@@ -129,22 +163,17 @@ class Outgoings:
             raise RuntimeError("send before start")
         return self._producer
 
-    async def _enqueued(
-        self, producer: AIOKafkaProducer, outgoing: Outgoing, *, alone: bool
-    ) -> "asyncio.Future[object] | None":
+    async def _enqueued(self, producer: AIOKafkaProducer, outgoing: Outgoing) -> "asyncio.Future[object] | None":
         """Return the future of an enqueued record, None when it was not enqueued and may be tried again."""
         try:
-            if alone:
-                future = await self._alone(producer, outgoing)
-            else:
-                future = await producer.send(
-                    outgoing.topic,
-                    outgoing.value,
-                    key=outgoing.key,
-                    partition=outgoing.partition,
-                    headers=outgoing.headers,
-                    timestamp_ms=outgoing.timestamp_ms,
-                )
+            future: asyncio.Future[object] = await producer.send(
+                outgoing.topic,
+                outgoing.value,
+                key=outgoing.key,
+                partition=outgoing.partition,
+                headers=outgoing.headers,
+                timestamp_ms=outgoing.timestamp_ms,
+            )
         except MessageSizeTooLargeError as exc:  # the client's own check: can never succeed
             raise OutputTooLarge("larger than the client's max_request_size", outgoing.topic) from exc
         except (KafkaError, AssertionError) as exc:  # aiokafka asserts on a partition that its metadata lacks
@@ -155,18 +184,22 @@ class Outgoings:
         self._stuck_since_s = None
         return future
 
-    async def _alone(self, producer: AIOKafkaProducer, outgoing: Outgoing) -> "asyncio.Future[object]":
-        """Enqueue one record as a whole batch: nobody else can be refused with it."""
+    async def _current_alone(self) -> AIOKafkaProducer:
+        async with self._opening_alone:
+            if self._alone is None:
+                self._alone = await self._opened(idempotent=False)
+        return self._alone
+
+    async def _batch_of_one(self, producer: AIOKafkaProducer, outgoing: Outgoing) -> "asyncio.Future[object]":
+        """Enqueue one record as a whole batch."""
         partition = outgoing.partition
         if partition is None:
             partition = (murmur2(outgoing.key or b"") & 0x7FFFFFFF) % self.partitions.get(outgoing.topic, 1)
         batch = producer.create_batch()
-        if (
-            batch.append(
-                key=outgoing.key, value=outgoing.value, timestamp=outgoing.timestamp_ms, headers=outgoing.headers
-            )
-            is None
-        ):
+        appended = batch.append(
+            key=outgoing.key, value=outgoing.value, timestamp=outgoing.timestamp_ms, headers=outgoing.headers
+        )
+        if appended is None:
             raise OutputTooLarge("larger than one batch", outgoing.topic)
         batch.close()
         future: asyncio.Future[object] = await producer.send_batch(batch, outgoing.topic, partition=partition)
@@ -177,16 +210,19 @@ class Outgoings:
         if producer is not self._producer or not self._usable.is_set():
             return
         self._usable.clear()
+        if isinstance(cause, MessageSizeTooLargeError | RecordListTooLargeError):
+            smaller = self._max_batch_size_bytes // 4
+            self._max_batch_size_bytes = max(smaller, min(LEAST_BATCH_BYTES, self._max_batch_size_bytes))
         metrics.PRODUCER_REPLACED.inc()
         log.warning("producer_replaced", error=type(cause).__name__, pending=len(self._pending))
         self._replacing = asyncio.create_task(self._successor(producer))
 
     async def _successor(self, spent: AIOKafkaProducer) -> None:
         """Let the spent producer's other sends end, close it, open the next; it tries until it succeeds."""
-        if others := list(self._pending):
+        if others := self._owed_by(spent):
             await asyncio.wait(others, timeout=self._kafka.send_timeout_s)
         await clients.quietly_closed(spent, 5.0)
-        for future in list(self._pending):  # what the closed producer still owed is unknown: its senders repeat it
+        for future in self._owed_by(spent):  # what the closed producer still owed is unknown: its senders repeat it
             if not future.done():
                 future.set_exception(KafkaError("producer replaced"))
         while True:
@@ -199,8 +235,11 @@ class Outgoings:
                 self._usable.set()
                 return
 
-    async def _opened(self) -> AIOKafkaProducer:
-        producer = clients.producer(self._kafka, max_batch_size_bytes=self._max_batch_size_bytes)
+    def _owed_by(self, spent: AIOKafkaProducer) -> list["asyncio.Future[object]"]:
+        return [future for future, (_, producer) in self._pending.items() if producer is spent]
+
+    async def _opened(self, *, idempotent: bool = True) -> AIOKafkaProducer:
+        producer = clients.producer(self._kafka, max_batch_size_bytes=self._max_batch_size_bytes, idempotent=idempotent)
         try:
             await producer.start()
         except BaseException:

@@ -1,9 +1,11 @@
 """The newest records of a topic, read without a group: nothing is joined, nothing is committed."""
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from aiokafka.structs import ConsumerRecord
 
 from workers.clock import monotonic_s
+from workers.errors import EX_CONFIG, EX_UNAVAILABLE, Exit
 from workers.records import Record
 from workers.settings.model import Kafka
 from workers.stream import clients
@@ -16,7 +18,7 @@ async def newest(kafka: Kafka, topic: str, partitions: int, *, count: int, timeo
     """Return about `count` of the newest records, a few of each partition; fewer when there are none or time is over.
 
     Raises:
-        KafkaError: among them TopicAuthorizationFailedError, when this user may not READ the topic.
+        Exit: 78, this user may not READ the topic; 69, no broker answered.
     """
     consumer = AIOKafkaConsumer(
         **clients.client_options(kafka),
@@ -36,6 +38,10 @@ async def newest(kafka: Kafka, topic: str, partitions: int, *, count: int, timeo
         for tp in filled:
             consumer.seek(tp, max(begins[tp], ends[tp] - each))
         return await _take(consumer, {tp: ends[tp] for tp in filled}, count, timeout_s)
+    except TopicAuthorizationFailedError as exc:
+        raise Exit(EX_CONFIG, "this user may not read it: the fetch was refused") from exc
+    except (KafkaError, OSError) as exc:
+        raise Exit(EX_UNAVAILABLE, f"the fetch failed: {type(exc).__name__}") from exc
     finally:
         await clients.quietly_closed(consumer, 2.0)
 

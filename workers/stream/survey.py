@@ -12,6 +12,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import BrokerResponseError, IncompatibleBrokerVersion, KafkaError, NoError, for_code
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
+from workers.errors import EX_UNAVAILABLE, Exit
 from workers.settings.model import Kafka
 from workers.stream import clients
 from workers.stream.rights_requests import DescribeGroup, DescribeTopics
@@ -69,22 +70,45 @@ async def survey(kafka: Kafka, names: Iterable[str], timeout_s: float) -> Survey
     """Return what the cluster says of these topics, of the group and of producing.
 
     Raises:
-        KafkaError, OSError: no broker can be used; `diagnosis` says why. TimeoutError is an OSError.
+        Exit: 69, no broker can be used, with the reason.
     """
-    async with asyncio.timeout(timeout_s):
-        client = AIOKafkaClient(**clients.client_options(kafka), request_timeout_ms=int(timeout_s * 1000))
-        try:
-            await client.bootstrap()
-            cluster = await client.send(client.get_random_node(), DescribeTopics(sorted(set(names))))
-            return Survey(
-                cluster_id=cluster.cluster_id or "",
-                brokers=len(cluster.brokers),
-                topics={topic["topic"]: _topic(topic) for topic in cluster.to_object()["topics"]},
-                group=await _group(client, kafka.group_id),
-                producer_error=await _producer_error(client),
-            )
-        finally:
-            await client.close()
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _asked(kafka, sorted(set(names)), timeout_s)
+    except (KafkaError, OSError) as exc:  # a TimeoutError is an OSError
+        raise Exit(EX_UNAVAILABLE, await clients.no_broker(kafka, exc)) from exc
+
+
+async def _asked(kafka: Kafka, names: list[str], timeout_s: float) -> Survey:
+    client = AIOKafkaClient(**clients.client_options(kafka), request_timeout_ms=int(timeout_s * 1000))
+    try:
+        await client.bootstrap()
+        cluster = await client.send(client.get_random_node(), DescribeTopics(names))
+        return Survey(
+            cluster_id=cluster.cluster_id or "",
+            brokers=len(cluster.brokers),
+            topics={topic["topic"]: _topic(topic) for topic in cluster.to_object()["topics"]},
+            group=await _group(client, kafka.group_id),
+            producer_error=await _producer_error(client),
+        )
+    finally:
+        await client.close()
+
+
+async def partition_counts(kafka: Kafka, names: Iterable[str]) -> dict[str, int]:
+    """Return how many partitions these topics have, without those that are not there; creates none.
+
+    Raises:
+        KafkaError, OSError: no broker can be used.
+    """
+    client = AIOKafkaClient(**clients.client_options(kafka))
+    try:
+        await client.bootstrap()
+        cluster = await client.send(client.get_random_node(), DescribeTopics(sorted(set(names))))
+        topics = {topic["topic"]: _topic(topic) for topic in cluster.to_object()["topics"]}
+        return {name: topic.partitions for name, topic in topics.items() if not topic.error}
+    finally:
+        await client.close()
 
 
 def _topic(told: Mapping[str, Any]) -> TopicSeen:

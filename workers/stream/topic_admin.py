@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import for_code
+from aiokafka.errors import IncompatibleBrokerVersion, for_code
 
 from topics.spec import TopicSpec
 from workers.errors import EX_CONFIG, Exit
 from workers.settings.model import Kafka
 from workers.stream import clients
+from workers.stream.survey import partition_counts
 
 TOPIC_ALREADY_EXISTS = 36  # Kafka protocol guide, error codes
 _CREATE_TIMEOUT_MS = 15_000
@@ -37,8 +38,7 @@ async def describe(kafka: Kafka, names: Iterable[str]) -> dict[str, TopicState]:
     async def look() -> dict[str, TopicState]:
         admin = await clients.open_admin(kafka)
         try:
-            described = await admin.describe_topics(wanted)
-            counts = {one["topic"]: len(one["partitions"]) for one in described if not one["error_code"]}
+            counts = await partition_counts(kafka, wanted)
             configs = await _configs(admin, sorted(counts))
         finally:
             await clients.quietly_closed(admin, 2.0)
@@ -62,7 +62,11 @@ async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, di
         return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name, _READ_CONFIGS) for name in names]
     found: dict[str, dict[str, str]] = {}
-    for response in await admin.describe_configs(resources):
+    try:
+        responses = await admin.describe_configs(resources)
+    except (IncompatibleBrokerVersion, NotImplementedError):  # the embedded broker
+        return {}
+    for response in responses:
         for error_code, _, _, name, entries, *_ in response.resources:
             if not error_code:
                 found[name] = {entry[0]: entry[1] for entry in entries if entry[1] is not None}
@@ -75,7 +79,11 @@ async def create(kafka: Kafka, specs: Iterable[TopicSpec], replication_factor: i
     Raises:
         Exit: 78 when the cluster refuses one (rights, replication factor, name), 69 when no broker answers.
     """
-    topics = [NewTopic(spec.name, spec.partitions, replication_factor, topic_configs=spec.configs()) for spec in specs]
+    default = replication_factor == -1  # aiokafka insists on an assignment then: an empty one leaves it to the broker
+    topics = [
+        NewTopic(spec.name, spec.partitions, replication_factor, {} if default else None, spec.configs())
+        for spec in specs
+    ]
 
     async def make() -> list[str]:
         admin = await clients.open_admin(kafka)

@@ -1,4 +1,4 @@
-"""How much a task may have in flight, and in which order: bounds before the fetch, key chains after the agent."""
+"""How much a task may have in flight, and in which order: bounds before the fetch, key chains after it."""
 
 import asyncio
 from collections import deque

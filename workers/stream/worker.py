@@ -24,7 +24,9 @@ from workers.stream.outgoing import Outgoings
 from workers.stream.window import Window
 from workers.task import Task
 
-APP_STOP_S = 5.0
+CLOSE_S = 2.5
+"""What each part gets to close, all at the same time; with the last commit (2 s) the end comes within drain_s + 5 s."""
+
 EXIT_AT_ONCE = 128 + signal.SIGTERM
 
 log = get_logger(__name__)
@@ -42,6 +44,7 @@ class Worker:
         self._intake: Intake | None = None
         self._app: faust_app.App | None = None
         self._terminate = asyncio.Event()
+        self._signals = 0
         self._failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._probes = Probes(settings.worker.http.host, settings.worker.http.port, self)
 
@@ -89,14 +92,15 @@ class Worker:
             code = EX_SOFTWARE
         finally:
             self._terminate.set()
-            starting.cancel()
             loop_lag.cancel()
+            await _cancelled(starting)
             await self._stop()
         log.info("stopped", code=code)
         return code
 
     def _signalled(self) -> None:
-        if self._terminate.is_set():
+        self._signals += 1
+        if self._signals > 1:
             os._exit(EXIT_AT_ONCE)
         log.info("draining", drain_s=self._settings.worker.drain_s)
         self._terminate.set()
@@ -160,32 +164,41 @@ class Worker:
         )
 
     async def _stop(self) -> None:
-        """Intake, drain, commit and leave, producer, models, app, probes; each step bounded, none skipped."""
+        """Intake, drain, last commit, and then everything else at once; each step bounded, none skipped."""
+        parts: dict[str, Callable[[], Awaitable[object]]] = {"probes": self._probes.close}
+        parts |= {f"model {model.name}": model.close for model in self._models}
+        if self._outgoings is not None:
+            parts["producer"] = self._outgoings.close
+        if self._app is not None:
+            parts["app"] = self._app.stop
         if self._intake is not None:
+            parts["consumer"] = self._intake.leave
             self._intake.stop()
             left = await self._intake.settle(self._settings.worker.drain_s)
-            await self._intake.commit_and_leave()
+            await self._intake.last_commit()
             for lane in self._lanes.values():
                 lane.abandon()
             log.info("drained", left=left)
-        if self._outgoings is not None:
-            await self._outgoings.close()
-        for model in self._models:
-            await _bounded(model.close, "model")
-        if self._app is not None:
-            await _bounded(self._app.stop, "app")
-        await _bounded(self._probes.close, "probes")
+        await asyncio.gather(*(_closed(part, close) for part, close in parts.items()))
 
 
-async def _bounded(stop: Callable[[], Awaitable[object]], what: str) -> None:
-    """Await a stop for a bounded time: a part that hangs or fails must not keep the others from stopping."""
-    stopping = asyncio.ensure_future(stop())
-    done, _ = await asyncio.wait({stopping}, timeout=APP_STOP_S)
+async def _closed(part: str, close: Callable[[], Awaitable[object]]) -> None:
+    """Close a part in bounded time: one that hangs, fails or swallows its cancellation must not hold up the others."""
+    closing = asyncio.ensure_future(close())
+    done, _ = await asyncio.wait({closing}, timeout=CLOSE_S)
     if not done:
-        stopping.cancel()
-        log.warning("left_behind", part=what)
-    elif (error := stopping.exception()) is not None:
-        log.warning("stop_failed", part=what, error=type(error).__name__)
+        closing.cancel()
+        log.warning("left_behind", part=part)
+    elif (error := closing.exception()) is not None:
+        log.warning("stop_failed", part=part, error=type(error).__name__)
+
+
+async def _cancelled(task: "asyncio.Future[object]") -> None:
+    """Cancel, and wait for the end in bounded time (mode swallows cancellations)."""
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=CLOSE_S)
+    if done and not task.cancelled():
+        task.exception()  # looked at: it was reported, or does not matter any more
 
 
 def _spare_the_garbage_collector() -> None:

@@ -194,3 +194,36 @@ def test_a_slot_handed_to_a_cancelled_task_is_passed_on(loop: asyncio.AbstractEv
     line.leave(cancelled, 1.0)
     assert let_in(following)
     assert line.endpoints[0].in_use == 1
+
+
+def test_the_times_of_those_who_left_are_forgotten(loop: asyncio.AbstractEventLoop) -> None:
+    """However many begun records overtake one that waits, the line keeps no more times than twice its length and 64."""
+    line = line_of(1)
+    queue = Queue(line, loop)
+    running = taken(line)
+    line.join(Waiter(loop.create_future(), Passage(5.0, stale_at_s=2.0), 0.0, 0.0), 0.0)
+    for _ in range(1000):
+        waiter = queue.add(begun=True)
+        line.settle(running, None, 0.0)
+        running = let_in(waiter)
+    assert len(line._ends) <= 70
+
+
+def test_times_are_counted_anew_after_an_outage(loop: asyncio.AbstractEventLoop) -> None:
+    """`wait_s` limits a wait only while the breaker is open; after it closed, a deadline that runs still does."""
+    line = line_of(1)
+    queue = Queue(line, loop)
+    line.settle(taken(line), Misconfigured("401"), 0.0)
+    trial = taken(line, 1.0)
+    let_in_first = queue.add(1.0, wait_s=3.0, begun=True)
+    begun = queue.add(1.0, wait_s=3.0, begun=True)
+    fresh = queue.add(1.0, wait_s=3.0)
+    line.settle(trial, None, 2.0)
+    assert let_in(let_in_first)
+    line.advance(4.5)
+    assert verdict(begun) is None
+    assert line.wake_at_s == 6.0
+    line.advance(6.0)
+    assert isinstance(verdict(begun), DeadlineOver)
+    line.advance(100.0)
+    assert verdict(fresh) is None

@@ -1,5 +1,6 @@
 """Files that a configuration names: there, and readable."""
 
+import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,13 +41,23 @@ def _files_of(task: TaskSettings) -> Iterator[tuple[tree.Path, Path]]:
             yield ("ladder", place, "rules"), rung.rules
 
 
+def _neighbour(file: Path) -> str:
+    """Return the file of the same folder that was probably meant, as a question; '' when there is none."""
+    try:
+        names = [each.name for each in file.parent.iterdir()]
+    except OSError:
+        return f"; there is no folder {shown(file.parent)}"
+    near = difflib.get_close_matches(file.name, names, n=1)
+    return f"; did you mean {shown(near[0])}?" if near else ""
+
+
 def unreadable(file: Path) -> str | None:
     """Return why a file cannot be read, None when it can."""
     try:
         with file.open("rb"):
             return None
     except FileNotFoundError:
-        return f"no such file: {shown(file)}"
+        return f"no such file: {shown(file)}{_neighbour(file)}"
     except IsADirectoryError:
         return f"{shown(file)} is a directory"
     except (OSError, ValueError) as exc:

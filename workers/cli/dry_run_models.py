@@ -1,0 +1,127 @@
+"""What the dry run says of models: each endpoint is asked once as a task asks, and the answer judged as its own."""
+
+from collections.abc import Iterator, Mapping
+
+import orjson
+
+from workers.answers import compile_schema
+from workers.cli.findings import Finding
+from workers.errors import (
+    AnswerCut,
+    BadAnswer,
+    BadEnvelope,
+    Busy,
+    ConnectFailed,
+    ConnectionLost,
+    Declined,
+    Misconfigured,
+    NoAnswer,
+    Overloaded,
+    ServerFault,
+    TimedOut,
+)
+from workers.llm import Client
+from workers.prompts import compile_prompt
+from workers.records import Reply
+from workers.settings.model import ModelSettings, Settings, TaskSettings
+from workers.stages.s4_parse import parse
+from workers.task import Task, ask_for, compile_task
+
+_SLOW_RATIO = 0.5
+"""A lone call that takes more than half of `timeout_s` leaves no room for the tail under load."""
+
+_ADVICE: tuple[tuple[type[NoAnswer], str], ...] = (
+    (TimedOut, "raise {at}.timeout_s; or try again: a first call may load the model or compile the schema"),
+    (ConnectFailed, "start the server, or mend {url} (host, port, http or https) or {at}.ca_file"),
+    (ConnectionLost, "mend {url}: is a model server at this port, and does it speak http or https?"),
+    (BadEnvelope, "mend {url} and {at}.dialect: what answers here is no model server, or a proxy before it"),
+    (Overloaded, "wait until the server has loaded its model and has room, then try again"),
+    (Busy, "try again when the server has room, or raise its limit for this key"),
+    (ServerFault, "look at the server's own log"),
+    (Declined, "mend {at}.max_tokens, {at}.dialect or the answer schema: the server refuses the request itself"),
+    (AnswerCut, "raise {at}.max_tokens"),
+    (BadAnswer, "mend {at}.dialect, or use a server and model that keep to a JSON Schema"),
+)
+"""By class of error, the first that fits."""
+
+_MISCONFIGURED = (
+    ("API key", "mend {at}.api_key"),
+    ("does not have the configured model", "mend {at}.model: it is the name under which this server knows it"),
+    ("redirects", "mend {url}: write the address that the redirect leads to"),
+    ("", "mend {url}: the root of the server, such as http://host:8000; and {at}.dialect"),
+)
+"""By what the error's text begins to say (workers/llm/status.py), the first that fits."""
+
+
+async def model_findings(settings: Settings, name: str, task: TaskSettings) -> list[Finding]:
+    """Return one finding for each endpoint of a task's model. Asks them, one after the other."""
+    model = settings.models[task.model]
+    return [await _asked(name, task, model, place) for place in range(len(model.all_endpoints()))]
+
+
+async def _asked(name: str, task: TaskSettings, model: ModelSettings, place: int) -> Finding:
+    endpoint = model.all_endpoints()[place]
+    about = f"model {task.model} at {endpoint.url} for {name}"
+    # A client probes the first of its endpoints: each gets a client of its own.
+    only = model.model_copy(update={"url": None, "max_in_flight": None, "endpoints": [endpoint]})
+    client = Client(task.model, only)
+    compiled = compile_task(name, task, client, only)
+    schema = compile_schema(task.answer.schema_file) if task.answer.schema_file else None
+    ask = ask_for(name, compile_prompt(task.prompt.system, task.prompt.user), schema, only)
+    await client.start()
+    try:
+        reply = await client.probe(ask)
+        parse(reply, compiled)
+    except NoAnswer as error:
+        return Finding(
+            about=about, state="failed", what=_what(error), todo=advice(error, _at(task.model, model, place))
+        )
+    finally:
+        await client.close()
+    return Finding(about=about, state="ok", what="; ".join(remarks(reply, compiled, only)))
+
+
+def _what(error: NoAnswer) -> str:
+    if isinstance(error, BadAnswer) and not isinstance(error, AnswerCut):
+        return f"it answers, and the answer is of no use ({error.reason}): {error}"
+    return str(error)
+
+
+def _at(name: str, model: ModelSettings, place: int) -> dict[str, str]:
+    """Return how the settings of the model and the URL of its endpoint are called."""
+    at = f"models.{name}"
+    return {"at": at, "url": f"{at}.url" if model.url else f"{at}.endpoints[{place}].url"}
+
+
+def advice(error: NoAnswer, names: Mapping[str, str]) -> str:
+    """Return what to do about an error of a probe. `names`: what stands for `{at}` and `{url}` in the texts above."""
+    if isinstance(error, Misconfigured):
+        meaning = str(error).partition("; it says")[0]
+        return next(todo for words, todo in _MISCONFIGURED if words in meaning).format(**names)
+    return next((todo for kind, todo in _ADVICE if isinstance(error, kind)), "look at the server").format(**names)
+
+
+def remarks(reply: Reply, task: Task, model: ModelSettings) -> Iterator[str]:
+    """Yield what is worth knowing of an answer that was good."""
+    tokens = f", {reply.input_tokens}+{reply.output_tokens} tokens" if reply.input_tokens else ""
+    yield f"answers in {reply.latency_s:.2f} s (timeout_s {model.timeout_s:g}){tokens}"
+    if reply.latency_s > _SLOW_RATIO * model.timeout_s:
+        yield "more than half of timeout_s for one lone call: under load many will time out"
+    if reply.finish_reason != "stop":
+        yield f"finish_reason {reply.finish_reason or 'missing'}"
+    if task.check is not None:
+        yield (
+            "the answer is JSON by the schema"
+            if _is_json(reply.text)
+            else ("the JSON had to be dug out of other text: this server does not seem to enforce the schema")
+        )
+    if reply.model and reply.model != model.model:
+        yield f"the server calls the model `{reply.model}`"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
