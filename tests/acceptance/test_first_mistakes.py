@@ -1,4 +1,4 @@
-"""What a person gets wrong first: the installed command says what is wrong, where, and what to do, and its code fits."""
+"""What a person gets wrong first: the installed command says what is wrong, where, and what to do."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.support.deployment import PENSTOCK, WorkerProcess, configuration, wait_for
 from tests.support.fault_server import FaultServer, garbage, page, raw, status
@@ -15,6 +16,7 @@ from tests.support.kafka import KafkaBroker
 from tests.support.settings_files import SOUND, planted, write_sound
 from tests.support.topics import New, fresh_name, produce
 from topics.spec import output_names
+from workers.demo.processes import SimulatedModel
 
 SAY_S = 90.0
 NOWHERE = "127.0.0.1:1"
@@ -55,6 +57,8 @@ def configured(folder: Path, servers: str, url: str = NO_MODEL, *, topic: str = 
 
 # ------------------------------------------------------------------ in the configuration: 78 before anything is started
 
+OPENAI = "llama.cpp, Ollama and most gateways speak `openai` as well"
+
 # What is replaced in the sound configuration, by what, and the sentence that must follow `file(line,col) `.
 IN_THE_FILE = {
     "typo in a key": (
@@ -71,8 +75,7 @@ IN_THE_FILE = {
     "dialect": (
         "    model: tiny",
         "    model: tiny\n    dialect: «ollama",
-        "`models.small.dialect` must be one of 'openai' or 'vllm';"
-        " llama.cpp, Ollama and most gateways speak `openai` as well",
+        f"`models.small.dialect` must be one of 'openai' or 'vllm'; {OPENAI}",
     ),
     "model's name in the task": (
         "    model: small",
@@ -193,6 +196,33 @@ async def test_tls_where_there_is_none(kafka: KafkaBroker, tmp_path: Path) -> No
     assert "check kafka.security.protocol" in lines[0] or "(kafka.security.protocol)" in lines[0], lines
 
 
+async def test_a_broker_that_gives_a_wrong_address(kafka_jars: Path, tmp_path: Path) -> None:
+    """A broker in a container often names an address that only the container knows: that address is said."""
+    del kafka_jars
+    with KafkaBroker(tmp_path / "kafka", properties={"advertised.listeners": f"PLAINTEXT://{NOWHERE}"}) as broker:
+        config = configured(tmp_path, broker.bootstrap_servers, kafka={"startup_timeout_s": 1})
+        for verb, expected in [("run", 69), ("dry-run", 1), ("topics check", 69)]:
+            code, lines = await said(*verb.split(), config, folder=tmp_path)
+            what = f"the cluster names {NOWHERE} as a broker's address (advertised.listeners)"
+            assert code == expected, lines
+            assert [line for line in lines if what in line], lines
+
+
+async def test_no_verb_creates_what_was_mistyped(kafka_jars: Path, tmp_path: Path) -> None:
+    """Kafka's default is to create a topic that is asked for; no look of ours may do so."""
+    del kafka_jars
+    with KafkaBroker(tmp_path / "kafka", properties={"auto.create.topics.enable": "true"}) as broker:
+        config = configured(tmp_path, broker.bootstrap_servers, topic="mistyped")
+        for verb, expected in [("run", 78), ("topics check", 1), ("dry-run", 1), ("topics create", 78)]:
+            code, lines = await said(*verb.split(), config, folder=tmp_path)
+            assert code == expected, lines
+        admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+        await admin.start()
+        names = await admin.list_topics()
+        await admin.close()
+        assert [name for name in names if name.startswith("mistyped")] == []
+
+
 @pytest.mark.parametrize(
     ("verb", "expected", "what"),
     [
@@ -248,7 +278,7 @@ async def test_no_model(tmp_path: Path) -> None:
 
 async def test_https_for_a_server_that_speaks_http(tmp_path: Path) -> None:
     """TLS that fails asks whether the server speaks it at all."""
-    async with FaultServer() as server:
+    with SimulatedModel(latency="zero") as server:
         config = configured(tmp_path, NOWHERE, server.url.replace("http:", "https:"))
         code, lines = await said("dry-run", config, folder=tmp_path)
     [line] = [line for line in lines if line.startswith("FAILED  model")]

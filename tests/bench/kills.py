@@ -2,7 +2,7 @@
 
 Two workers, 12 partitions, 20,000 records over 1,000 keys; 10 % of the calls take 2 s, the others 50 ms; a worker that
 was killed is started again at once. `--without-metadata`: workers whose commits carry no bitmap. Prints one JSON line:
-`silence_s` is that of the killed worker's partitions, until each of them had output again; the others' is their longest.
+`silence_s` is that of the killed worker's partitions, until each had output again; the others' is their longest.
 """
 
 import argparse

@@ -95,6 +95,17 @@ async def groups(broker: Broker) -> set[str]:
         await admin.close()
 
 
+async def topics(broker: Broker) -> list[str]:
+    """Return the topics that the cluster has."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    await admin.start()
+    try:
+        names: list[str] = await admin.list_topics()
+        return names
+    finally:
+        await admin.close()
+
+
 async def test_missing_topics_are_named_and_not_created(
     kafka_jars: Path, model: SimulatedModel, tmp_path: Path
 ) -> None:
@@ -108,10 +119,7 @@ async def test_missing_topics_are_named_and_not_created(
         assert states(checks, "failed") == [f"topic {name}" for name in wanted]
         assert f"penstock topics create {config} --inputs PARTITIONS" in checks["topic nowhere"][1]
         assert checks["group nowhere"][0] == "ok"
-        admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
-        await admin.start()
-        assert not [name for name in await admin.list_topics() if name.startswith("nowhere")]
-        await admin.close()
+        assert not [name for name in await topics(broker) if name.startswith("nowhere")]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ WARM_UP = 30
 WARM_UP_MAX_PER_S = 30
 """30 answers measured over a second at least: what the pace can be at most."""
 
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_the_ladder_answers_at_the_models_pace_or_the_task_holds(
     quick: Stand, simulate: Simulate, fault: str

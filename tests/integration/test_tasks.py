@@ -17,7 +17,7 @@ async def test_several_topics_and_tasks_each_in_its_own_shape(stand: Stand, simu
     third = await stand.create(task="summary")
     for topic in (first, second):
         await stand.put(topic, [*tickets(50), New(key=b"list", value=b"[1]")])
-    await stand.put(third, [New(key=b"%d" % n, value=f"Grüße \x01 \"{n}\"".encode()) for n in range(50)])
+    await stand.put(third, [New(key=b"%d" % n, value=f'Grüße \x01 "{n}"'.encode()) for n in range(50)])
     tasks = {
         TASK: {"input": [first, second], "shape": "merge", "merge_as": "triage"},
         "summary": {"input": third, "shape": "only", **TEXT},
@@ -87,6 +87,8 @@ async def test_a_hot_key_slows_only_its_own_partition(quick: Stand, simulate: Si
         worker.wait_finished(198)
         assert worker.terminate()[0] == 0
     (await quick.account(topic)).assert_exact()
-    made_at = [(orjson.loads(one.value)["provenance"]["produced_at"], one.key) for one in await quick.read(topic, "enriched")]
+    made_at = [
+        (orjson.loads(one.value)["provenance"]["produced_at"], one.key) for one in await quick.read(topic, "enriched")
+    ]
     last_of_others = max(at for at, key in made_at if key != b"hot")
     assert sum(at < last_of_others for at, key in made_at if key == b"hot") < 60, "the others waited for the hot key"

@@ -49,6 +49,20 @@ def test_it_owns_both_names_and_nothing_else(wheel: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == tree
 
 
+def test_it_brings_what_the_demo_runs_on(wheel: Path) -> None:
+    """Pipelines, prompts, rules, schemas and tickets travel inside the package, each the same file as in config/."""
+    carried = "workers/demo/data/"
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name.removeprefix(carried): archive.read(name) for name in archive.namelist() if carried in name}
+    tree = {
+        str(file.relative_to(ROOT / "config")): file.read_bytes()
+        for folder in ("demo", "pipelines", "prompts", "rules", "schemas")
+        for file in (ROOT / "config" / folder).rglob("*")
+        if file.is_file()
+    }
+    assert inside == tree
+
+
 def test_its_metadata_keep_it_private_and_say_what_it_is(wheel: Path) -> None:
     """`Private :: Do Not Upload` makes an index refuse it; name, licence and Python are as declared."""
     metadata = Parser().parsestr(_text(wheel, "METADATA"))

@@ -8,6 +8,7 @@ import orjson
 import typer
 from rich.console import Console
 
+from workers import log
 from workers.demo.run import Wishes
 from workers.demo.run import demo as perform
 
@@ -39,8 +40,10 @@ def demo(
     console = Console(stderr=json, highlight=False, soft_wrap=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
+    wishes = Wishes(bootstrap_servers=bootstrap_servers, model_url=model_url, model=model)
     try:
-        summary = perform(Wishes(bootstrap_servers=bootstrap_servers, model_url=model_url, model=model), console)
+        with log.silenced():
+            summary = perform(wishes, console)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has ended")
         raise typer.Exit(INTERRUPTED) from None

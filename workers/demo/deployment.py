@@ -19,7 +19,7 @@ PARTITIONS = 4
 MAX_REVIEWS_PER_HOUR = 15
 """So few that the last rung of the ladder is seen as well."""
 
-DRAIN_S = 5.0
+DRAIN_S = 10.0
 STARTUP_S = 15.0
 RETENTION_S = 86_400
 REAL_MODEL = {"timeout_s": 10.0, "dialect": "openai"}

@@ -75,7 +75,7 @@ class Play:
         self._worker.check_runs()
         now = await self._worker.snapshot()
         if self._model is not None:
-            for sentence in self.sightings.look(self._worker, now):
+            for sentence in self.sightings.look(self._worker.logged, now):
                 self._screen.say(sentence, "bold")
             if self.sightings.has(*WHILE_AWAY):
                 self._seen_while_away.set()

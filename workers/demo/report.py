@@ -55,8 +55,8 @@ def _print_results(console: Console, summary: Summary) -> None:
     console.print(_outcomes(summary))
     console.print()
     console.print(_durations(summary.latencies))
-    console.print()
     if (outage := summary.outage) is not None:
+        console.print()
         left = (
             f"{outage.left_unasked} tickets left down the ladder, at the model's own pace ({outage.pace_per_s:.0f}/s)"
         )

@@ -1,10 +1,10 @@
 """What the demo has to see happen while it runs: the breaker in the worker's log, the ladder in its metrics."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from workers.demo.metrics_page import Snapshot
-from workers.demo.worker_process import WorkerProcess
 
 OPENED = "breaker_opened"
 CLOSED = "breaker_closed"
@@ -16,6 +16,8 @@ RUNGS = {
 WHILE_AWAY = (OPENED, *RUNGS)
 SENTENCES = {OPENED: "the breaker opened", **RUNGS, CLOSED: "the breaker closed"}
 
+Logged = Callable[[str], Iterable[dict[str, Any]]]
+
 
 @dataclass(slots=True)
 class Sightings:
@@ -23,15 +25,15 @@ class Sightings:
 
     seen: set[str] = field(default_factory=set)
 
-    def look(self, worker: WorkerProcess, now: Snapshot | None) -> Iterator[str]:
-        """Yield a sentence for each thing that is seen for the first time."""
-        for line in worker.logged(OPENED):
+    def look(self, logged: Logged, now: Snapshot | None) -> Iterator[str]:
+        """Yield a sentence for each thing that is new; `logged` gives the lines of the log that tell of something."""
+        for line in logged(OPENED):
             if self._first(OPENED):
                 yield f"the breaker opened ({line['reason']}): no more calls, but for a trial each second"
         for rung, sentence in RUNGS.items():
             if now is not None and now.answered_by[rung] and self._first(rung):
                 yield sentence
-        if any(worker.logged(CLOSED)) and self._first(CLOSED):
+        if any(logged(CLOSED)) and self._first(CLOSED):
             yield "the breaker closed: a trial was answered, the model is asked again"
 
     def has(self, *things: str) -> bool:

@@ -8,13 +8,19 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 from aiokafka.helpers import create_ssl_context
 
 from workers.clock import monotonic_s
-from workers.errors import EX_UNAVAILABLE, Exit
+from workers.errors import EX_CONFIG, EX_UNAVAILABLE, Exit
 from workers.log import get_logger
 from workers.settings.model import Kafka, Security, Settings
+from workers.stream import header_names
 from workers.stream.diagnosis import why_unreachable
 
 _MAX_POLL_INTERVAL_MS = 86_400_000
@@ -22,6 +28,9 @@ _MAX_POLL_INTERVAL_MS = 86_400_000
 
 FETCH_MAX_BYTES_PER_PARTITION = 262_144
 """12 full partitions cost 14 MB with this, 24 MB with aiokafka's default (kafka.md (d))."""
+
+REFUSED_RIGHTS = (ClusterAuthorizationFailedError, GroupAuthorizationFailedError, TopicAuthorizationFailedError)
+"""A person has to grant them: trying again is of no use."""
 
 T = TypeVar("T")
 
@@ -75,6 +84,7 @@ def _text(path: Any) -> str | None:
 
 def consumer(settings: Settings) -> AIOKafkaConsumer:
     """Return the group's consumer, not started. Offsets are ours: no auto-commit, reset `none`."""
+    header_names.tolerate()
     kafka = settings.kafka
     rebalance_s = settings.worker.drain_s + 10  # JoinGroup waits for our drain, and for the other members'
     return AIOKafkaConsumer(
@@ -124,23 +134,27 @@ async def open_admin(kafka: Kafka) -> AIOKafkaAdminClient:
     try:
         await admin.start()
     except BaseException:
-        await admin.close()
+        await quietly_closed(admin, 2.0)
         raise
     return admin
 
 
 async def until_reachable(kafka: Kafka, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Return what `attempt` gives, trying again while the cluster cannot be reached.
+    """Return what `attempt` gives, trying again while the cluster cannot be reached, or is not ready (elections).
 
     Raises:
-        Exit: 69 after `startup_timeout_s`.
+        Exit: 69 after `startup_timeout_s`, 78 when a right is missing.
     """
     ends_at_s = monotonic_s() + kafka.startup_timeout_s
     wait_s, why = 0.2, ""
     while True:
         try:
             return await attempt()
-        except (KafkaConnectionError, NodeNotReadyError, OSError) as exc:
+        except REFUSED_RIGHTS as exc:
+            raise Exit(EX_CONFIG, f"the cluster refuses this user: {type(exc).__name__}: {exc}") from exc
+        except (KafkaError, OSError) as exc:
+            if isinstance(exc, KafkaError) and not exc.retriable:
+                raise
             if monotonic_s() + wait_s > ends_at_s:
                 tried = f" (tried for {kafka.startup_timeout_s:g} s)"
                 raise Exit(EX_UNAVAILABLE, await no_broker(kafka, exc) + tried) from exc

@@ -7,7 +7,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError
 
 from workers.errors import EX_CONFIG, Exit
 from workers.log import get_logger
@@ -89,20 +89,29 @@ async def settle_start(kafka: Kafka, inputs: Iterable[str], partitions: dict[str
     """
     if kafka.start != "latest":
         return
-    consumer = AIOKafkaConsumer(
-        **clients.client_options(kafka), group_id=kafka.group_id, enable_auto_commit=False, auto_offset_reset="none"
-    )
+
+    async def settle() -> None:
+        consumer = AIOKafkaConsumer(
+            **clients.client_options(kafka), group_id=kafka.group_id, enable_auto_commit=False, auto_offset_reset="none"
+        )
+        try:
+            await consumer.start()
+            for topic in inputs:
+                await _begin_at_the_end(consumer, [TopicPartition(topic, n) for n in range(partitions[topic])])
+        finally:
+            await clients.quietly_closed(consumer, 5.0)
+
     try:
-        await consumer.start()
-        for topic in inputs:
-            every = [TopicPartition(topic, number) for number in range(partitions[topic])]
-            consumer.assign(every)
-            if any([await consumer.committed(tp) is not None for tp in every]):
-                continue
-            ends = await consumer.end_offsets(every)
-            await consumer.commit(dict(ends))
-            log.info("group_begins_at_latest", topic=topic, partitions=len(every))
-    except KafkaError as exc:
-        log.warning("start_not_settled", error=type(exc).__name__, hint="the group has members, so it has begun")
-    finally:
-        await clients.quietly_closed(consumer, 5.0)
+        await clients.until_reachable(kafka, settle)
+    except CommitFailedError:
+        log.info("start_not_settled", reason="the group has members, so it has begun")
+
+
+async def _begin_at_the_end(consumer: AIOKafkaConsumer, every: list[TopicPartition]) -> None:
+    """Commit the ends of a topic in which the group has no offset, in one request."""
+    consumer.assign(every)
+    for tp in every:
+        if await consumer.committed(tp) is not None:
+            return
+    await consumer.commit(await consumer.end_offsets(every))
+    log.info("group_begins_at_latest", topic=every[0].topic, partitions=len(every))

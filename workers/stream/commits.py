@@ -103,7 +103,7 @@ class Commits:
             request.result()
         except OffsetMetadataTooLargeError:
             metrics.COMMITS.labels("metadata_refused").inc()
-            self._max_chars //= 2
+            self._max_chars = max(len(text) for _, text in offsets.values()) // 2
             log.warning("commit_metadata_refused", hint="offset.metadata.max.bytes", next_max_chars=self._max_chars)
             return False
         except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as exc:

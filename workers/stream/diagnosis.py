@@ -74,12 +74,12 @@ def explain(error: Exception, broker: str, protocol: str) -> str:
             what = f"no TLS with {broker}: its listener may not be encrypted; check kafka.security.protocol"
         case OSError() if _refused(error):
             what = f"nothing listens at {broker}: is the broker running, and is this its port?"
-        case TimeoutError() | KafkaConnectionError():
+        case TimeoutError() | KafkaConnectionError() | ConnectionResetError():
             what = _silent(broker, encrypted=encrypted, closed=not isinstance(error, TimeoutError))
         case OSError() if error.errno is not None and error.errno < 0:  # getaddrinfo's own numbers
             what = f"the host name of {broker} cannot be resolved: check kafka.bootstrap_servers"
         case OSError() if error.errno is not None:
-            what = f"{broker}: {os.strerror(error.errno)}"
+            what = f"{broker}: {os.strerror(error.errno)}; check kafka.bootstrap_servers and the network"
         case _:
             what = f"{broker}: {type(error).__name__}"
     return what

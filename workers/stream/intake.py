@@ -42,8 +42,9 @@ GAP_CHECK_S = 0.3
 GATE_CHECK_S = 0.5
 REVOKE_COMMIT_S = 5.0
 STOP_COMMIT_S = 2.0
+FAILURE_PAUSE_S = 0.5
 FAILURES_MAX = 20
-"""Fetches that fail in a row, half a second apart, before an error that aiokafka has no name for ends the worker."""
+"""Fetches that fail in a row before an error that aiokafka has no name for ends the worker."""
 
 _NOWHERE = TopicPartition("", -1)
 """Never assigned: a fetch from it gives nothing, and takes what the coordinator has to say."""
@@ -269,7 +270,7 @@ class Intake(ConsumerRebalanceListener):
                 if type(exc) is KafkaError and failures >= FAILURES_MAX:  # its coordinator is dead, and joins no more
                     raise Exit(EX_SOFTWARE, f"the consumer has failed: {exc}") from exc
                 log.warning("fetch_failed", error=type(exc).__name__)
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(FAILURE_PAUSE_S)
 
     async def _opened(self) -> None:
         """Wait for the gate, and take the coordinator's errors meanwhile: until somebody does, it joins no more.

@@ -1,5 +1,8 @@
 """The newest records of a topic, read without a group: nothing is joined, nothing is committed."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from aiokafka.structs import ConsumerRecord
@@ -10,12 +13,14 @@ from workers.records import Record
 from workers.settings.model import Kafka
 from workers.stream import clients
 
+K = TypeVar("K")
+
 _FETCH_WAIT_MS = 100
 _POLL_MS = 500  # longer than a fetch: the first one is waited for even when the topic is empty
 
 
 async def newest(kafka: Kafka, topic: str, partitions: int, *, count: int, timeout_s: float) -> list[Record]:
-    """Return about `count` of the newest records, a few of each partition; fewer when there are none or time is over.
+    """Return `count` of the newest records, about as many of each partition; fewer when there are none or time is over.
 
     Raises:
         Exit: 78, this user may not READ the topic; 69, no broker answered.
@@ -33,17 +38,25 @@ async def newest(kafka: Kafka, topic: str, partitions: int, *, count: int, timeo
         every = [TopicPartition(topic, number) for number in range(partitions)]
         consumer.assign(every)
         begins, ends = await consumer.beginning_offsets(every), await consumer.end_offsets(every)
-        filled = [tp for tp in every if begins[tp] < ends[tp]]
-        each = -(-count // max(1, len(filled)))
-        for tp in filled:
-            consumer.seek(tp, max(begins[tp], ends[tp] - each))
-        return await _take(consumer, {tp: ends[tp] for tp in filled}, count, timeout_s)
+        shares = shared({tp: ends[tp] - begins[tp] for tp in every}, count)
+        for tp in every:
+            consumer.seek(tp, ends[tp] - shares[tp])
+        return await _take(consumer, {tp: ends[tp] for tp in every if shares[tp]}, count, timeout_s)
     except TopicAuthorizationFailedError as exc:
         raise Exit(EX_CONFIG, "this user may not read it: the fetch was refused") from exc
     except (KafkaError, OSError) as exc:
         raise Exit(EX_UNAVAILABLE, f"the fetch failed: {type(exc).__name__}") from exc
     finally:
         await clients.quietly_closed(consumer, 2.0)
+
+
+def shared(sizes: Mapping[K, int], count: int) -> dict[K, int]:
+    """Share `count` out as evenly as the sizes allow: what a small one cannot give, the larger ones do."""
+    shares: dict[K, int] = {}
+    for place, name in enumerate(sorted(sizes, key=lambda one: sizes[one])):
+        shares[name] = min(sizes[name], -(-count // (len(sizes) - place)))
+        count -= shares[name]
+    return shares
 
 
 async def _take(

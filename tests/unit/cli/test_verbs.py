@@ -159,7 +159,7 @@ def test_schema_prints_the_schema(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == editor_schema()
 
 
-@pytest.mark.parametrize("verb", [[], ["lint"], ["echo"], ["schema"]])
+@pytest.mark.parametrize("verb", [[], ["lint"], ["dry-run"], ["echo"], ["schema"]])
 def test_help_has_an_example(verb: list[str], tmp_path: Path) -> None:
     """Every help text shows how the command is typed; plain text when it is piped."""
     done = penstock(*verb, "--help", folder=tmp_path)

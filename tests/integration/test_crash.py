@@ -1,0 +1,36 @@
+"""A crash in the middle: the commit's metadata says what is finished past it, so that hardly a call is paid twice."""
+
+from tests.support.deployment import wait_for
+from tests.support.stand import TASK, Simulate, Stand, tickets
+
+IN_FLIGHT = 64
+SLOTS = 32
+COMMIT_INTERVAL_S = 0.2
+SLOW_TAIL = "heavy:0.02:4:0.05"
+MAX_RATE_PER_S = SLOTS / 0.02
+"""While no slot is taken by a slow call."""
+
+
+async def test_after_kill_9_finished_records_are_not_done_again(real: Stand, simulate: Simulate) -> None:
+    """What was finished past the commit point is skipped; repeated is at most what was in flight or not committed."""
+    topic, model = await real.create(), simulate(latency=SLOW_TAIL)
+    await real.put(topic, tickets(1_500))
+    tasks = {TASK: {"input": topic, "max_in_flight": IN_FLIGHT}}
+    more = {
+        "model": {"max_in_flight": SLOTS, "timeout_s": 10},
+        "kafka": {"group_instance_id": "only", "commit_interval_s": COMMIT_INTERVAL_S},
+    }
+    with real.worker(tasks, model.url, **more) as worker:
+        wait_for(lambda: worker.metric(r"penstock_records_total\b") >= 500, 60)
+        worker.kill()
+    with real.worker(tasks, model.url, **more) as worker:
+        wait_for(lambda: worker.lag() == 0, 90, lambda: f"lag {worker.lag()}")
+        assert worker.metric("penstock_records_skipped_total") > 0
+        assert worker.terminate()[0] == 0
+    found = await real.account(topic)
+    assert not found.lost
+    assert found.repeated <= IN_FLIGHT + MAX_RATE_PER_S * COMMIT_INTERVAL_S
+    assert found.order_violations == 0
+    assert await real.committed(topic) == await real.ends(topic)
+    asked_twice = sum(count > 1 for count in model.texts().values())
+    assert asked_twice <= IN_FLIGHT + MAX_RATE_PER_S * COMMIT_INTERVAL_S
