@@ -291,6 +291,7 @@ async def logged(config: Path, folder: Path, event: str) -> dict[str, Any]:
     with WorkerProcess(config, folder / "log") as worker:
 
         def lines() -> list[dict[str, Any]]:
+            """Return the lines of this event."""
             every = [orjson.loads(line) for line in worker.log.read_text().splitlines()]
             return [line for line in every if line["event"] == event]
 

@@ -6,7 +6,7 @@ from tests.support.stand import TASK, Simulate, Stand, tickets
 IN_FLIGHT = 64
 SLOTS = 32
 COMMIT_INTERVAL_S = 0.2
-SLOW_TAIL = "heavy:0.02:4:0.05"
+SLOW_TAIL = "heavy:0.02:3:0.05"
 MAX_RATE_PER_S = SLOTS / 0.02
 """While no slot is taken by a slow call."""
 
@@ -14,14 +14,14 @@ MAX_RATE_PER_S = SLOTS / 0.02
 async def test_after_kill_9_finished_records_are_not_done_again(real: Stand, simulate: Simulate) -> None:
     """What was finished past the commit point is skipped; repeated is at most what was in flight or not committed."""
     topic, model = await real.create(), simulate(latency=SLOW_TAIL)
-    await real.put(topic, tickets(1_500))
+    await real.put(topic, tickets(1_000))
     tasks = {TASK: {"input": topic, "max_in_flight": IN_FLIGHT}}
     more = {
         "model": {"max_in_flight": SLOTS, "timeout_s": 10},
         "kafka": {"group_instance_id": "only", "commit_interval_s": COMMIT_INTERVAL_S},
     }
     with real.worker(tasks, model.url, **more) as worker:
-        wait_for(lambda: worker.metric(r"penstock_records_total\b") >= 500, 60)
+        wait_for(lambda: worker.metric(r"penstock_records_total\b") >= 400, 60)
         worker.kill()
     with real.worker(tasks, model.url, **more) as worker:
         wait_for(lambda: worker.lag() == 0, 90, lambda: f"lag {worker.lag()}")

@@ -20,7 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 
 ROOT = Path(__file__).parents[2]
-POM = Path(__file__).parent / "kafka" / "pom.xml"
+POM = Path(__file__).parent / "kafka_jars" / "pom.xml"
 READY_S = 60.0
 """Ready in 3-4 s as a rule; 23 s were seen on a loaded machine."""
 STOP_S = 15.0

@@ -75,7 +75,7 @@ def make_ca(folder: Path, name: str) -> Path:
 
 
 def make_certificate(folder: Path) -> Path:
-    """Make a certificate for 127.0.0.1 that the authority `ca` of this folder has signed; return key and chain (PEM)."""
+    """Make a certificate for 127.0.0.1, signed by the authority `ca` of this folder; return key and chain (PEM)."""
     (folder / "san.txt").write_text("subjectAltName=IP:127.0.0.1\n")
     _openssl(folder, "req -newkey rsa:2048 -nodes -subj /CN=broker -keyout broker.key -out broker.csr")
     signed = (

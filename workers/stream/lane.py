@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
-
-from prometheus_client import Counter
+from collections.abc import Callable, Iterable
 
 from workers import metrics
 from workers.clock import monotonic_s, wall_s
@@ -37,7 +35,7 @@ class Lane:
         self._unwritable = 0
         self._duration = metrics.RECORD_S.labels(task.name)
         self._age = metrics.RECORD_AGE_S.labels(task.name)
-        self._outcomes: dict[tuple[str, str, str], Counter] = {}
+        self._outcomes: dict[tuple[str, str, str], Callable[[], None]] = {}
 
     def held_by(self) -> dict[str, str]:
         """Return why this task finishes no record: by reason (`HOLDS`) a sentence for a person."""
@@ -134,10 +132,10 @@ class Lane:
     def _note(self, delivery: Delivery, outcome: Outcome, duration_s: float) -> None:
         """Count what was written and acked."""
         labels = _labels(outcome)
-        counter = self._outcomes.get(labels)
-        if counter is None:
-            counter = self._outcomes[labels] = metrics.RECORDS.labels(self.task.name, *labels)
-        counter.inc()
+        count = self._outcomes.get(labels)
+        if count is None:
+            count = self._outcomes[labels] = metrics.RECORDS.labels(self.task.name, *labels).inc
+        count()
         self._duration.observe(duration_s)
         if delivery.record.timestamp_ms > 0:
             self._age.observe(max(0.0, time.time() - delivery.record.timestamp_ms / 1000))

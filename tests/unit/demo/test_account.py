@@ -158,6 +158,13 @@ def test_an_outcome_in_the_wrong_topic_is_named() -> None:
     assert found(outputs).misfiled == [BY_RULES.source]
 
 
+def test_only_a_tombstone_is_erased() -> None:
+    """A ticket that comes out as a tombstone was not erased but lost."""
+    outputs = right()
+    outputs["enriched"][2] = erased(LAST, "enriched")
+    assert found(outputs).misfiled == [LAST.source]
+
+
 def test_a_record_that_overtook_its_key_is_named() -> None:
     """Within one topic the records of one key keep their order; null keys have none."""
     outputs = right()

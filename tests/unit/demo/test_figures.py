@@ -11,8 +11,9 @@ OUTAGE = Outage(opened_at_s=100.0, closed_at_s=103.0, pace_per_s=40.0, left_unas
 
 
 def test_percentiles_are_durations_that_were_seen() -> None:
-    """Nearest rank: of a hundred, the 50th, 95th and 99th; of one, itself; of none, none."""
+    """Nearest rank: of a hundred, the 50th, 95th and 99th; of four, the last; of one, itself; of none, none."""
     assert spread(n / 10 for n in range(100, 0, -1)) == Spread(records=100, p50_s=5.0, p95_s=9.5, p99_s=9.9)
+    assert spread([1.0, 2.0, 3.0, 4.0]) == Spread(records=4, p50_s=2.0, p95_s=4.0, p99_s=4.0)
     assert spread([0.25]) == Spread(records=1, p50_s=0.25, p95_s=0.25, p99_s=0.25)
     assert spread([]) == Spread(records=0, p50_s=None, p95_s=None, p99_s=None)
 
