@@ -13,6 +13,8 @@ RUN /opt/penstock/bin/pip install --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY workers ./workers
 COPY topics ./topics
+# The demo's tickets, prompts, schema and rules travel in the wheel.
+COPY config ./config
 # The lock holds the build back end too: nothing unhashed takes part.
 RUN /opt/penstock/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /dist .
 RUN /opt/penstock/bin/pip install --no-deps --no-index --find-links /dist penstock

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import orjson
 import pytest
@@ -86,7 +87,7 @@ async def test_a_misconfigured_model_holds_its_task_until_it_is_mended(stand: St
         await asyncio.sleep(1.5)
         assert "401" in worker.not_ready()
         assert worker.get("/livez")[0] == 200
-        assert worker.metric('penstock_task_held{reason="misconfigured"') == 1
+        wait_for(lambda: worker.metric('penstock_task_held{reason="misconfigured"') == 1, 10)
         assert not any((await stand.committed(topic)).values())
         for kind in ("enriched", "fallback", "dlq", "review"):
             assert await stand.read(topic, kind) == []
@@ -105,7 +106,7 @@ async def test_a_task_on_hold_leaves_the_others_alone(quick: Stand, simulate: Si
     away.fail("hang")
     await quick.put(held, tickets(700))
     await quick.put(free, tickets(300))
-    tasks = {
+    tasks: dict[str, dict[str, Any]] = {
         "held": {"input": held, "when_unavailable": "hold", "model": "away", "deadline_s": 1},
         "free": {"input": free},
     }

@@ -1,5 +1,7 @@
 """Several topics, tasks and orders in one worker: each by its own configuration, none in the way of another."""
 
+from typing import Any
+
 import orjson
 from aiokafka.structs import ConsumerRecord
 
@@ -18,7 +20,7 @@ async def test_several_topics_and_tasks_each_in_its_own_shape(stand: Stand, simu
     for topic in (first, second):
         await stand.put(topic, [*tickets(50), New(key=b"list", value=b"[1]")])
     await stand.put(third, [New(key=b"%d" % n, value=f'Grüße \x01 "{n}"'.encode()) for n in range(50)])
-    tasks = {
+    tasks: dict[str, dict[str, Any]] = {
         TASK: {"input": [first, second], "shape": "merge", "merge_as": "triage"},
         "summary": {"input": third, "shape": "only", **TEXT},
     }

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import readme_demo
+from tests.support.readme_demo import shape, shown
 from workers import metrics
 from workers.cli import VERBS
 
@@ -81,3 +83,11 @@ def test_every_series_in_prose_exists() -> None:
     for page in PAGES:
         for mentioned in re.findall(r"`(penstock_[a-z_]+)", page.read_text()):
             assert mentioned in names, mentioned
+
+
+def test_make_demo_prints_what_the_readme_shows() -> None:
+    """The demo's output in the README has the lines of a real run; figures, samples and progress differ."""
+    told = shape(shown(README))
+    ran = shape(readme_demo.run())
+    assert len(told) > 30
+    assert [line for line in told if line not in ran] == []

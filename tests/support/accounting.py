@@ -17,8 +17,8 @@ def source(record: ConsumerRecord) -> str:
     """Return `<topic>/<partition>/<offset>` of the input record that an output came from."""
     headers = dict(record.headers)
     if (named := headers.get("__penstock.source")) is not None:
-        return named.decode()
-    return "/".join(headers[f"__penstock.errors.{part}"].decode() for part in ("topic", "partition", "offset"))
+        return str(named, "utf-8")
+    return "/".join(str(headers[f"__penstock.errors.{part}"], "utf-8") for part in ("topic", "partition", "offset"))
 
 
 @dataclass

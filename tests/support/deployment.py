@@ -17,7 +17,7 @@ import yaml
 
 PENSTOCK = Path(sys.executable).with_name("penstock")
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "category": {"type": "string", "enum": ["billing", "bug", "account", "how_to", "other"]},
@@ -93,7 +93,7 @@ class WorkerProcess:
     process: subprocess.Popen[bytes] | None = None
     program: tuple[str | Path, ...] = (PENSTOCK,)
 
-    def start(self) -> "WorkerProcess":
+    def start(self) -> Self:
         """Start it through its ordinary entry point."""
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(

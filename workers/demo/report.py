@@ -15,8 +15,8 @@ from workers.demo.figures import Spread
 from workers.demo.samples import Sample
 from workers.demo.summary import Summary, sorted_ends
 
-EMBEDDED = "simulated: librdkafka's mock cluster, in memory, as its own process"
-SIMULATED = "simulated: answers made from keywords, understands nothing, as its own process"
+EMBEDDED = "simulated: librdkafka's mock cluster, in memory"
+SIMULATED = "simulated: finds its answers by keywords, understands nothing"
 MEASURES = {
     "by_model": "ticket in to answer out, by the model",
     "by_ladder": "ticket in to answer out, by the ladder",
@@ -31,7 +31,7 @@ def opening(summary: Summary) -> RenderableType:
     lines = Table.grid(padding=(0, 2))
     lines.add_row("broker", summary.broker)
     lines.add_row("model", summary.model)
-    lines.add_row("worker", "real: `penstock run` as its own process, on the shipped prompts, schema and rules")
+    lines.add_row("worker", "real: `penstock run`, on the shipped prompts, schema and rules")
     title = Text(f"Penstock demo: {summary.records} support tickets through a language model", "bold")
     return Group(title, _indented(lines), "")
 

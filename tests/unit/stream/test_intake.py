@@ -241,7 +241,7 @@ async def test_a_revoke_that_fails_ends_the_worker_and_lets_go() -> None:
     class Broken(Exception):
         """Any bug of ours."""
 
-    async def broken(_: float) -> int:
+    async def broken(timeout_s: float) -> int:  # noqa: ARG001
         raise Broken
 
     async with Rig() as rig:
