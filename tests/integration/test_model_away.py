@@ -77,25 +77,25 @@ def breakers_open(worker: WorkerProcess) -> int:
     return sum(state > 0 for state in worker.series("penstock_breaker_state"))
 
 
-async def test_a_misconfigured_model_holds_its_task_until_it_is_mended(stand: Stand, simulate: Simulate) -> None:
+async def test_a_misconfigured_model_holds_its_task_until_it_is_mended(quick: Stand, simulate: Simulate) -> None:
     """401: nothing is answered, rejected or committed, `/readyz` says why, and no restart is needed when it ends."""
-    topic, model = await stand.create(), simulate(latency="const:0.02")
+    topic, model = await quick.create(), simulate(latency="const:0.02")
     model.fail("401")
-    await stand.put(topic, tickets(100))
-    with stand.worker({TASK: {"input": topic}}, model.url) as worker:
+    await quick.put(topic, tickets(100))
+    with quick.worker({TASK: {"input": topic}}, model.url) as worker:
         wait_for(lambda: "misconfigured" in worker.not_ready(), 60, worker.not_ready)
         await asyncio.sleep(1.5)
         assert "401" in worker.not_ready()
         assert worker.get("/livez")[0] == 200
         wait_for(lambda: worker.metric('penstock_task_held{reason="misconfigured"') == 1, 10)
-        assert not any((await stand.committed(topic)).values())
+        assert not any((await quick.committed(topic)).values())
         for kind in ("enriched", "fallback", "dlq", "review"):
-            assert await stand.read(topic, kind) == []
+            assert await quick.read(topic, kind) == []
         model.ok()
         worker.wait_finished(100)
         worker.wait_ready(10)
         assert worker.terminate()[0] == 0
-    (found := await stand.account(topic)).assert_exact()
+    (found := await quick.account(topic)).assert_exact()
     assert found.ends == {"enriched": 100}
 
 

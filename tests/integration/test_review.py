@@ -21,19 +21,19 @@ def by_tier(records: list[ConsumerRecord]) -> dict[str, set[str]]:
     return found
 
 
-async def test_review_is_asked_for_as_often_as_allowed(stand: Stand, simulate: Simulate) -> None:
+async def test_review_is_asked_for_as_often_as_allowed(quick: Stand, simulate: Simulate) -> None:
     """The first five have a copy and a fallback record without enrichment; after them the next rung answers."""
-    topic = await stand.create()
-    await stand.put(topic, tickets(30))
+    topic = await quick.create()
+    await quick.put(topic, tickets(30))
     model, files = simulate(latency="const:0.02", wrap_ratio=0), {"schema.json": orjson.dumps(STRICT).decode()}
-    with stand.worker({TASK: {"input": topic, "ladder": LADDER}}, model.url, files=files) as worker:
+    with quick.worker({TASK: {"input": topic, "ladder": LADDER}}, model.url, files=files) as worker:
         worker.wait_finished(30)
         assert worker.metric("penstock_review_suppressed_total") == 25
         assert worker.terminate()[0] == 0
-    (found := await stand.account(topic)).assert_exact()
+    (found := await quick.account(topic)).assert_exact()
     assert found.ends == {"fallback": 30}
-    records = await stand.read(topic, "fallback")
-    tiers, copies = by_tier(records), await stand.read(topic, "review")
+    records = await quick.read(topic, "fallback")
+    tiers, copies = by_tier(records), await quick.read(topic, "review")
     assert {tier: len(sources) for tier, sources in tiers.items()} == {"review": 5, "default": 25}
     assert len(copies) == 5
     assert {source(copy) for copy in copies} == tiers["review"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError, OffsetOutOfRangeError
+from aiokafka.errors import CommitFailedError, IllegalStateError, OffsetOutOfRangeError
 
 from tests.support.scripted_model import ScriptedModel
 from tests.support.wire import make_task
@@ -62,7 +62,10 @@ class MemorySink:
 
 
 class LogConsumer:
-    """A group's only member. Its position moves as records are given; offsets out of a log's range are an error."""
+    """A group's only member. Its position moves as records are given; offsets out of a log's range are an error.
+
+    `fetch_gate` holds fetches from at least `held_from` partitions.
+    """
 
     def __init__(self) -> None:
         self.logs: dict[TopicPartition, list[Fetched]] = {}
@@ -72,8 +75,10 @@ class LogConsumer:
         self.positions: dict[TopicPartition, int] = {}
         self.errors: deque[Exception] = deque()
         self.fetches = 0
+        self.held, self.held_from = 0, 1
         self.fetch_gate = asyncio.Event()
         self.fetch_gate.set()
+        self.refuses = False
         self.stopped = False
 
     def write(self, tp: TopicPartition, *records: Fetched) -> None:
@@ -91,9 +96,13 @@ class LogConsumer:
     ) -> dict[TopicPartition, list[Fetched]]:
         """Give what is there; while `fetch_gate` is cleared nothing comes back."""
         self.fetches += 1
-        await self.fetch_gate.wait()
+        if len(tps) >= self.held_from:
+            self.held += 1
+            await self.fetch_gate.wait()
+            self.held -= 1
         if self.errors:
             raise self.errors.popleft()
+        given: dict[TopicPartition, list[Fetched]] = {}
         for tp in tps:
             if tp not in self.positions:
                 continue
@@ -102,11 +111,11 @@ class LogConsumer:
                 raise OffsetOutOfRangeError({tp: position})
             found = [record for record in self.logs.get(tp, []) if record.offset >= position][:max_records]
             if found:
-                self.positions[tp] = found[-1].offset + 1
-                return {tp: found}
-            self.positions[tp] = max(position, self.end.get(tp, 0))
-        await asyncio.sleep(min(timeout_ms / 1000, 0.005))
-        return {}
+                given[tp] = found
+            self.positions[tp] = found[-1].offset + 1 if found else max(position, self.end.get(tp, 0))
+        if not given:
+            await asyncio.sleep(min(timeout_ms / 1000, 0.005))
+        return given
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """Move the position."""
@@ -129,8 +138,10 @@ class LogConsumer:
         return {tp: self.end.get(tp, 0) for tp in tps}
 
     async def commit(self, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
-        """Store offsets and metadata."""
+        """Store offsets and metadata, unless it `refuses`."""
         await asyncio.sleep(0)
+        if self.refuses:
+            raise CommitFailedError
         self.stored.update(offsets)
 
     async def stop(self) -> None:
@@ -160,6 +171,7 @@ class Rig:
     kafka: dict[str, Any] = field(default_factory=dict)
     worker: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
+    channel_max_batches: int = 0
 
     async def __aenter__(self) -> Self:
         settings = rig_settings(self.kafka, self.worker)
@@ -169,7 +181,7 @@ class Rig:
         self.window = window
         self.lane = Lane(self.compiled, window, self.sink)
         self.consumer = LogConsumer()
-        self.channel: asyncio.Queue[list[Delivery]] = asyncio.Queue()
+        self.channel: asyncio.Queue[list[Delivery]] = asyncio.Queue(self.channel_max_batches)
         self.channel_gate = asyncio.Event()
         self.channel_gate.set()
         feed = Feed(self.lane, self.channel.put, self.channel.qsize)

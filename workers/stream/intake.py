@@ -282,7 +282,7 @@ class Intake(ConsumerRebalanceListener):
             KafkaError: what the coordinator met; it goes on.
         """
         while not self._gate.is_set():
-            if self.joined:
+            if self._loading is not None:  # else the consumer is not started: `start` gives the error
                 await self._consumer.getmany(_NOWHERE, timeout_ms=0)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._gate.wait(), GATE_CHECK_S)

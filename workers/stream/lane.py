@@ -65,15 +65,15 @@ class Lane:
     def start(self, batch: Iterable[Delivery]) -> None:
         """Run deliveries, each the first of its key. Never raises: an agent must not crash."""
         for delivery in batch:
-            if delivery.ledger.leaving:
-                self.window.leave(delivery)
-            else:
-                worker = asyncio.create_task(self._run(delivery))
-                self._workers.add(worker)
-                worker.add_done_callback(self._workers.discard)
+            worker = asyncio.create_task(self._run(delivery))
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
 
     async def _run(self, first: Delivery) -> None:
-        """Run a delivery and then, one after the other, those of its key that waited for it."""
+        """Run a delivery and then, one after the other, those of its key that waited for it.
+
+        What belongs to a partition that leaves only leaves the window.
+        """
         delivery: Delivery | None = first
         while delivery is not None:
             if not delivery.ledger.leaving:
@@ -81,8 +81,9 @@ class Lane:
                 self.window.started.add(delivery)
                 try:
                     await self._one(delivery)
-                except asyncio.CancelledError:
-                    pass  # revoked or stopping: it stays unfinished and unacked, the next owner does it
+                except asyncio.CancelledError:  # revoked or stopping: it stays unacked, the next owner does it
+                    self.window.leave(delivery)
+                    return
                 except Exception:  # the last line of defence: unacked, so nothing is lost, and never silent
                     log.exception("record_left_unacked", task=self.task.name, offset=delivery.record.offset)
             delivery = self.window.leave(delivery)
@@ -158,7 +159,10 @@ class Lane:
         for ledger in leaving:
             ledger.leaving = True
             self.window.drop_waiting(ledger)
-        for delivery in self.started_of(leaving):
+        self._cancel_idle(leaving)
+
+    def _cancel_idle(self, ledgers: set[Ledger]) -> None:
+        for delivery in self.started_of(ledgers):
             if not delivery.passage.busy and delivery.worker is not None:
                 delivery.worker.cancel()
 
@@ -167,10 +171,10 @@ class Lane:
         return [delivery for delivery in self.window.started if delivery.ledger in ledgers]
 
     async def settle(self, ledgers: set[Ledger], timeout_s: float) -> list[Delivery]:
-        """Wait for what is busy, at most `timeout_s`; return what still runs then."""
+        """After `drop_waiting`: wait for what is busy, at most `timeout_s`; return what still runs then."""
         ends_at_s = monotonic_s() + timeout_s
         while True:
-            self.drop_waiting(ledgers)
+            self._cancel_idle(ledgers)  # a call that failed would now wait for its next attempt
             running = self.started_of(ledgers)
             left_s = ends_at_s - monotonic_s()
             if not running or left_s <= 0:

@@ -57,11 +57,14 @@ class Window:
         self._hot: dict[Ledger, int] = {}
 
     def room(self, ledger: Ledger, partitions: int) -> int:
-        """Return how many more records may be fetched from this partition, one of `partitions` of the task."""
+        """Return how many more records may be fetched from this partition, one of `partitions` of the task.
+
+        At most what one key may hold, since a fetch may be all of one key.
+        """
         if self.bytes >= self.max_bytes or ledger.span >= self.max_span or self._hot.get(ledger):
             return 0
         share = max(MIN_PARTITION_SHARE, 2 * self.max_in_flight // max(1, partitions))
-        return max(0, min(self.max_in_flight - self.count, share - len(ledger.unfinished)))
+        return max(0, min(self.max_in_flight - self.count, share - len(ledger.unfinished), self.max_per_key))
 
     def enter(self, delivery: Delivery) -> None:
         """Count a delivery in."""
