@@ -164,22 +164,27 @@ class MemoryIntake(Intake):
 
 @dataclass
 class Rig:
-    """One task over one topic, in memory. `async with` runs the pump; what fails ends the test."""
+    """One task over one topic, in memory. `async with` runs the pump.
+
+    `kafka`, `worker` and `task` are settings that differ, `compiled` what differs in the compiled task.
+    """
 
     model: ScriptedModel = field(default_factory=ScriptedModel)
     sink: MemorySink = field(default_factory=MemorySink)
     kafka: dict[str, Any] = field(default_factory=dict)
     worker: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
+    compiled: dict[str, Any] = field(default_factory=dict)
     channel_max_batches: int = 0
 
     async def __aenter__(self) -> Self:
         settings = rig_settings(self.kafka, self.worker)
-        self.compiled = memory_task(self.model, **self.task)
-        limits = self.compiled.settings
+        self.lane_task = replace(memory_task(self.model, **self.task), **self.compiled)
+        limits = self.lane_task.settings
         window = Window(max_in_flight=limits.max_in_flight, max_bytes=1 << 24, max_span=limits.max_span)
         self.window = window
-        self.lane = Lane(self.compiled, window, self.sink)
+        self.failures: list[Exception] = []
+        self.lane = Lane(self.lane_task, window, self.sink, self.failures.append)
         self.consumer = LogConsumer()
         self.channel: asyncio.Queue[list[Delivery]] = asyncio.Queue(self.channel_max_batches)
         self.channel_gate = asyncio.Event()

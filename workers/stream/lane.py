@@ -17,6 +17,7 @@ from workers.stream.window import Delivery, Window
 from workers.task import Task
 
 UNWRITABLE_RETRY_S = 10.0
+HELD_CHECK_S = 1.0
 
 HOLDS = ("guard", "unwritable", "misconfigured")
 """The reasons for which a task is held."""
@@ -27,10 +28,12 @@ log = get_logger(__name__)
 class Lane:
     """One task, its window, and the asyncio tasks that run its records."""
 
-    def __init__(self, task: Task, window: Window, sink: Sink) -> None:
+    def __init__(self, task: Task, window: Window, sink: Sink, failed: Callable[[Exception], None]) -> None:
+        """`failed` is told of a bug of ours outside the record's own pipeline: the process has to end."""
         self.task = task
         self.window = window
         self._sink = sink
+        self._failed = failed
         self._workers: set[asyncio.Task[None]] = set()
         self._unwritable = 0
         self._duration = metrics.RECORD_S.labels(task.name)
@@ -84,8 +87,9 @@ class Lane:
                 except asyncio.CancelledError:  # revoked or stopping: it stays unacked, the next owner does it
                     self.window.leave(delivery)
                     return
-                except Exception:  # the last line of defence: unacked, so nothing is lost, and never silent
-                    log.exception("record_left_unacked", task=self.task.name, offset=delivery.record.offset)
+                except Exception as error:  # unacked, so nothing is lost; but its partition would stand still
+                    log.exception("record_left_unacked", **self._where(delivery))
+                    self._failed(error)
             delivery = self.window.leave(delivery)
 
     async def _one(self, delivery: Delivery) -> None:
@@ -102,7 +106,7 @@ class Lane:
     async def _allowed(self) -> None:
         """Wait while the task is held; a tripped guard is cleared only by a restart, so then for the cancellation."""
         while not self._may_start():  # noqa: ASYNC110 - rare, and two unlike things hold a task
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(HELD_CHECK_S)
 
     async def _finished(self, delivery: Delivery, outcome: Outcome) -> Outcome | None:
         """Write the outcome, however long no topic will take it; park the record when the guard forbids it."""

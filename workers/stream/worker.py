@@ -136,7 +136,7 @@ class Worker:
         commits = Commits(consumer, found.cluster_id)
         feeds = {}
         for task in self._tasks:
-            lane = self._lanes[task.name] = Lane(task, self._window(task), self._outgoings)
+            lane = self._lanes[task.name] = Lane(task, self._window(task), self._outgoings, self._fail)
             feeds.update(dict.fromkeys(task.settings.input, faust_app.add_agent(app, lane)))
         self._intake = intake = Intake(self._settings, consumer, feeds, commits)
         intake.failure.add_done_callback(self._intake_failed)

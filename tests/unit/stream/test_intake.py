@@ -247,7 +247,7 @@ async def test_a_send_that_runs_over_a_rebalance_is_acked_once() -> None:
 async def test_records_that_only_wait_are_dropped_at_once() -> None:
     """A record whose task is held does not delay a rebalance: it is unacked, and the next owner's."""
     async with Rig(worker={"revoke_wait_s": 60.0}) as rig:
-        rig.compiled.guard.tripped_by = "prompt: template"
+        rig.lane_task.guard.tripped_by = "prompt: template"
         rig.write(0, range(5))
         await rig.assign(0)
         await until(lambda: len(rig.lane.started_of({rig.ledger(0)})) == 5)
