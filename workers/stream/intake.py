@@ -37,7 +37,8 @@ FETCH_MAX_RECORDS = 100
 """Records of one partition per turn: bounds how far a window overshoots, and how long one partition has the loop."""
 
 IDLE_WAIT_S = 0.1
-FULL_WAIT_S = 0.02
+FULL_WAIT_S = 0.01
+"""Between two looks for room. A window is several times as deep as the slots: no slot runs dry meanwhile."""
 GAP_CHECK_S = 0.3
 GATE_CHECK_S = 0.5
 REVOKE_COMMIT_S = 5.0
@@ -306,14 +307,8 @@ class Intake(ConsumerRebalanceListener):
             await asyncio.sleep(IDLE_WAIT_S)
             return
         rooms = {tp: room for tp in self.ledgers if (room := self.room(tp)) > 0}
-        full = len(rooms) < len(self.ledgers)
-        if full or not rooms:
-            freed = [asyncio.ensure_future(lane.window.freed.wait()) for lane in self._lanes]
-            for lane in self._lanes:
-                lane.window.freed.clear()
-            await asyncio.wait(freed, timeout=FULL_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
-            for waiter in freed:
-                waiter.cancel()
+        if len(rooms) < len(self.ledgers):
+            await asyncio.sleep(FULL_WAIT_S)
             return
         fetched = await self._consumer.getmany(
             *rooms, timeout_ms=int(IDLE_WAIT_S * 1000), max_records=min(FETCH_MAX_RECORDS, *rooms.values())

@@ -11,6 +11,9 @@ RECORD_OVERHEAD_BYTES = 200
 
 MIN_PARTITION_SHARE = 32
 
+FETCHES_PER_SHARE = 8
+"""A fetch costs as much for one record as for ten: a partition is asked when an eighth of its share is free."""
+
 
 class Delivery:
     """One record as delivered once: the permit to finish it belongs to this object, not to the record."""
@@ -51,20 +54,19 @@ class Window:
         self.count = 0
         self.bytes = 0
         self.started: set[Delivery] = set()
-        self.freed = asyncio.Event()
-        """Set whenever a delivery leaves: whoever waits for room clears it first."""
         self._chains: dict[tuple[Ledger, bytes], deque[Delivery]] = {}
         self._hot: dict[Ledger, int] = {}
 
     def room(self, ledger: Ledger, partitions: int) -> int:
         """Return how many more records may be fetched from this partition, one of `partitions` of the task.
 
-        At most what one key may hold, since a fetch may be all of one key.
+        At most what one key may hold, since a fetch may be all of one key; and none until it is worth a fetch.
         """
         if self.bytes >= self.max_bytes or ledger.span >= self.max_span or self._hot.get(ledger):
             return 0
         share = max(MIN_PARTITION_SHARE, 2 * self.max_in_flight // max(1, partitions))
-        return max(0, min(self.max_in_flight - self.count, share - len(ledger.unfinished), self.max_per_key))
+        room = min(self.max_in_flight - self.count, share - len(ledger.unfinished), self.max_per_key)
+        return room if room >= max(1, min(share, self.max_in_flight) // FETCHES_PER_SHARE) else 0
 
     def enter(self, delivery: Delivery) -> None:
         """Count a delivery in."""
@@ -90,7 +92,6 @@ class Window:
         self.count -= 1
         self.bytes -= delivery.size_bytes
         self.started.discard(delivery)
-        self.freed.set()
         if delivery.key is None:
             return None
         at = (delivery.ledger, delivery.key)
@@ -121,8 +122,6 @@ class Window:
                 self.bytes -= delivery.size_bytes
                 dropped += 1
         self._hot.pop(ledger, None)
-        if dropped:
-            self.freed.set()
         return dropped
 
     def waiting(self) -> int:
