@@ -142,3 +142,20 @@ async def test_a_dead_broker_cannot_hold_the_stop(own_kafka: KafkaBroker, tmp_pa
         account = await stage.account()
         assert not account.lost
         assert account.order_violations == 0
+
+
+async def test_a_rebalance_that_waits_for_a_dead_member_cannot_hold_the_stop(
+    kafka: KafkaBroker, tmp_path: Path
+) -> None:
+    """The join takes as long as the dead one's session: who stays in it and who has just come stop all the same."""
+    async with Stage(tmp_path, kafka, kafka={"session_timeout_s": 30}) as stage:
+        first = stage.worker("a").wait_ready()
+        second = stage.worker("b").wait_ready()
+        wait_logged(first, '"event":"partitions_assigned"', times=2)
+        second.kill()
+        third = stage.worker("c")
+        wait_logged(first, '"event":"partitions_revoked"', times=2)
+        for worker in (first, third):
+            code, took_s = worker.terminate()
+            assert code == 0, worker.tail()
+            assert took_s < 2 * MARGIN_S
