@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from workers.stream.commit_metadata import Ignored, decode, encode, fingerprint
-from workers.stream.ledger import Ledger
+from workers.stream.ledger import FINISHED_PAST_MAX, Ledger
 
 MARK = fingerprint("cluster", "in", 0)
 
@@ -151,3 +151,15 @@ def test_a_skipped_offset_that_was_compacted_away_marks_no_other() -> None:
     ledger.take(6, 0)
     assert ledger.position == 6
     assert not any(ledger.finished_past())
+
+
+@given(st.integers(FINISHED_PAST_MAX - 20, 50_000_000), st.sets(st.integers(1, FINISHED_PAST_MAX + 20), max_size=20))
+def test_a_gap_of_millions_costs_no_more_than_a_small_one(gap: int, unfinished: set[int]) -> None:
+    """A compacted log may jump far: the bitmap stays small, and names nothing that has to be done."""
+    ledger = Ledger("in", 0, 0)
+    for offset in sorted({0, gap, *unfinished}):
+        ledger.take(offset, 0)
+    bits = ledger.finished_past()
+    assert len(bits) <= FINISHED_PAST_MAX // 8
+    skip = decode(0, encode(0, bits, MARK), MARK)
+    assert not skip & {0, gap, *unfinished}

@@ -145,3 +145,11 @@ def test_span_bounds_one_partition() -> None:
     slow.ack()
     window.leave(slow)
     assert window.room(ledger, 1) > 0
+
+
+def test_headers_count_as_bytes_in_flight() -> None:
+    """D13: a mebibyte of headers is a mebibyte held."""
+    headers = (("large", b"x" * 1_000), ("null", None))
+    plain = Delivery(Record("in", 0, 0, 0, b"k", b"v", ()), Ledger("in", 0, 0), None, Passage(1.0))
+    heavy = Delivery(Record("in", 0, 1, 0, b"k", b"v", headers), Ledger("in", 0, 0), None, Passage(1.0))
+    assert heavy.size_bytes == plain.size_bytes + 1_009

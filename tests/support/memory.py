@@ -20,6 +20,7 @@ from workers.stream.commits import Commits
 from workers.stream.intake import Feed, Intake
 from workers.stream.lane import Lane
 from workers.stream.ledger import Ledger
+from workers.stream.offsets import Offsets
 from workers.stream.window import Delivery, Window
 from workers.task import Task
 
@@ -149,17 +150,26 @@ class LogConsumer:
         self.stopped = True
 
 
-class MemoryIntake(Intake):
-    """Reads commits from the consumer instead of an admin client; `load_gate` holds that up."""
+class MemoryOffsets(Offsets):
+    """Reads commits from the consumer instead of an admin client."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.load_gate = asyncio.Event()
-        self.load_gate.set()
+    load_gate: asyncio.Event
 
-    async def _committed(self, assigned: list[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+    async def committed(self, assigned: list[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+        """Return what is stored, once the gate is open."""
         await self.load_gate.wait()
         return {tp: self._consumer.stored.get(tp, (-1, "")) for tp in assigned}
+
+
+class MemoryIntake(Intake):
+    """An intake over memory; `load_gate` holds up the reading of commits."""
+
+    def __init__(self, settings: Settings, consumer: LogConsumer, feeds: Mapping[str, Feed], commits: Commits) -> None:
+        super().__init__(settings, consumer, feeds, commits)
+        self.load_gate = asyncio.Event()
+        self.load_gate.set()
+        self.offsets = offsets = MemoryOffsets(settings.kafka, consumer, commits)
+        offsets.load_gate = self.load_gate
 
 
 @dataclass

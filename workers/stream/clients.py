@@ -1,6 +1,7 @@
 """From our settings to aiokafka's clients: one place that knows aiokafka's option names and their units (ms)."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -32,6 +33,8 @@ FETCH_MAX_BYTES_PER_PARTITION = 262_144
 REFUSED_RIGHTS = (ClusterAuthorizationFailedError, GroupAuthorizationFailedError, TopicAuthorizationFailedError)
 """A person has to grant them: trying again is of no use."""
 
+_CANCELS_MAX = 3
+
 T = TypeVar("T")
 
 log = get_logger(__name__)
@@ -51,6 +54,7 @@ class _TokenFile(AbstractTokenProvider):
 
 def client_options(kafka: Kafka) -> dict[str, Any]:
     """Return the options that every aiokafka client takes: where the cluster is and who we are."""
+    header_names.tolerate()  # whoever reads with these options reads every record
     security = kafka.security
     options: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap_servers,
@@ -59,12 +63,7 @@ def client_options(kafka: Kafka) -> dict[str, Any]:
         "metadata_max_age_ms": int(kafka.metadata_max_age_s * 1000),
     }
     if security.protocol.endswith("SSL"):
-        options["ssl_context"] = create_ssl_context(
-            cafile=_text(security.ca_file),
-            certfile=_text(security.cert_file),
-            keyfile=_text(security.key_file),
-            password=security.key_password.get_secret_value() if security.key_password else None,
-        )
+        options["ssl_context"] = _tls(security)
     if security.sasl_mechanism:
         options["sasl_mechanism"] = security.sasl_mechanism
         if security.sasl_mechanism == "OAUTHBEARER":
@@ -78,13 +77,29 @@ def client_options(kafka: Kafka) -> dict[str, Any]:
     return options
 
 
+def _tls(security: Security) -> ssl.SSLContext:
+    """Return a context that checks certificate and host name, and speaks TLS 1.2 or newer.
+
+    Raises:
+        OSError: a file cannot be read, or is no certificate or key.
+    """
+    context: ssl.SSLContext = create_ssl_context(
+        cafile=_text(security.ca_file),
+        certfile=_text(security.cert_file),
+        keyfile=_text(security.key_file),
+        # Without any password OpenSSL would ask for one on the terminal, and the worker would wait for ever.
+        password=security.key_password.get_secret_value() if security.key_password else "",
+    )
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
 def _text(path: Any) -> str | None:
     return None if path is None else str(path)
 
 
 def consumer(settings: Settings) -> AIOKafkaConsumer:
     """Return the group's consumer, not started. Offsets are ours: no auto-commit, reset `none`."""
-    header_names.tolerate()
     kafka = settings.kafka
     rebalance_s = settings.worker.drain_s + 10  # JoinGroup waits for our drain, and for the other members'
     return AIOKafkaConsumer(
@@ -170,6 +185,20 @@ async def no_broker(kafka: Kafka, error: Exception) -> str:
     if not why:
         why = f"{kafka.bootstrap_servers}: {type(error).__name__}; check kafka.bootstrap_servers and kafka.security"
     return f"no Kafka broker can be used: {why}"
+
+
+async def end(producer: AIOKafkaProducer) -> None:
+    """End a producer whose `stop` hangs (a partition without a leader, a broker that froze), in bounded time.
+
+    Left alone its sender goes on, and delivers what it holds behind its successor's back, after newer records of the
+    same keys. aiokafka has no public way to stop it; the version is pinned, and a test holds this one.
+    """
+    producer._message_accumulator.fail_all(KafkaError("the producer was ended"))  # noqa: SLF001 - see above
+    sender = producer._sender.sender_task  # noqa: SLF001 - see above
+    for _ in range(_CANCELS_MAX):  # it first waits for a request that is under way; cancelled again it does not
+        sender.cancel()
+        await asyncio.wait({sender}, timeout=0.1)
+    await quietly_closed(producer.client, 2.0)
 
 
 async def quietly_closed(client: Any, timeout_s: float) -> bool:

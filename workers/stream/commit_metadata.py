@@ -8,11 +8,13 @@ import base64
 import hashlib
 import zlib
 
+from workers.stream.ledger import FINISHED_PAST_MAX
+
 VERSION = "p1"
 MAX_CHARS = 3_900
 """Kafka's `offset.metadata.max.bytes` is 4,096 by default, counted in characters (kafka.md (b))."""
 
-_MAX_BITMAP_BYTES = 1 << 20
+_MAX_BITMAP_BYTES = FINISHED_PAST_MAX // 8
 
 
 def fingerprint(cluster_id: str, topic: str, partition: int) -> str:

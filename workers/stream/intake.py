@@ -10,7 +10,6 @@ from typing import TypeVar
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     CorruptRecordException,
-    GroupAuthorizationFailedError,
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
@@ -26,11 +25,10 @@ from workers.errors import EX_CONFIG, EX_SOFTWARE, Exit
 from workers.log import get_logger
 from workers.records import Record
 from workers.settings.model import Settings
-from workers.stream import clients
-from workers.stream.commit_metadata import Ignored, decode
 from workers.stream.commits import Commits
 from workers.stream.lane import Lane
 from workers.stream.ledger import Ledger
+from workers.stream.offsets import Offsets
 from workers.stream.window import Delivery
 
 FETCH_MAX_RECORDS = 100
@@ -81,6 +79,7 @@ class Intake(ConsumerRebalanceListener):
         self.feeds = feeds
         self._lanes = list(dict.fromkeys(feed.lane for feed in feeds.values()))
         self.commits = commits
+        self.offsets = Offsets(settings.kafka, consumer, commits)
         self._gate = asyncio.Event()
         self._epoch = 0
         self._loading: asyncio.Task[None] | None = None
@@ -146,7 +145,7 @@ class Intake(ConsumerRebalanceListener):
             await asyncio.wait_for(self.commits.commit(list(self.ledgers.values())), timeout_s)
         except TimeoutError:
             log.warning("commit_left_behind", after_s=timeout_s)
-        except Exit as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the partitions go
             self._fail(error)
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
@@ -155,7 +154,7 @@ class Intake(ConsumerRebalanceListener):
 
     async def _load(self, assigned: list[TopicPartition], epoch: int) -> None:
         try:
-            ledgers = await self._ledgers_for(assigned)
+            ledgers = await self.offsets.ledgers_for(assigned)
         except Exception as error:  # noqa: BLE001 - whatever it is, without ledgers nothing may be delivered
             self._fail(error)
             return
@@ -171,77 +170,6 @@ class Intake(ConsumerRebalanceListener):
         self.joined = True
         self._gate.set()
         log.info("partitions_assigned", count=len(assigned), skip=sum(len(ledger.skip) for ledger in ledgers.values()))
-
-    async def _ledgers_for(self, assigned: list[TopicPartition]) -> dict[TopicPartition, Ledger]:
-        """Return a ledger for each partition: where to go on, and what is finished past that."""
-        if not assigned:
-            return {}
-        found = await self._committed(assigned)
-        beginnings = await self._asked(lambda: self._consumer.beginning_offsets(assigned))
-        ledgers: dict[TopicPartition, Ledger] = {}
-        for tp in assigned:
-            offset, text = found.get(tp, (-1, ""))
-            beginning = beginnings[tp]
-            if offset < 0:  # a new group or a partition added later; `start: latest` was settled before joining
-                ledgers[tp] = Ledger(tp.topic, tp.partition, beginning)
-            elif offset < beginning:
-                ledgers[tp] = Ledger(tp.topic, tp.partition, self._after_loss(tp, offset, beginning))
-            else:
-                self.commits.committed[tp] = offset
-                ledgers[tp] = Ledger(tp.topic, tp.partition, offset, self._skip(tp, offset, text))
-        return ledgers
-
-    async def _committed(self, assigned: list[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
-        """Read offsets and metadata; only the admin client gives the metadata."""
-
-        async def ask() -> dict[TopicPartition, tuple[int, str]]:
-            admin = await clients.open_admin(self._settings.kafka)
-            try:
-                found = await admin.list_consumer_group_offsets(self._settings.kafka.group_id, partitions=assigned)
-            finally:
-                await clients.quietly_closed(admin, 2.0)
-            if not found.keys() >= set(assigned):
-                # aiokafka hides an error of the whole answer (a coordinator that loads or moves): nothing found is not
-                # no offset, and beginning anew would read the whole topic again.
-                raise KafkaError("the coordinator did not answer for every partition")
-            return {tp: (at.offset, at.metadata or "") for tp, at in found.items()}
-
-        return await self._asked(ask)
-
-    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask the cluster until it answers: without an answer there is nothing safe to do but to wait."""
-        while True:
-            try:
-                return await ask()
-            except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as exc:
-                raise Exit(EX_CONFIG, f"not allowed to read {exc}: grant READ on input topics and group") from exc
-            except (KafkaError, OSError) as exc:
-                log.warning("offsets_not_read", error=type(exc).__name__)
-                await asyncio.sleep(0.5)
-
-    def _skip(self, tp: TopicPartition, offset: int, text: str) -> set[int]:
-        try:
-            return decode(offset, text, self.commits.fingerprint(tp))
-        except Ignored as exc:
-            metrics.COMMIT_METADATA_IGNORED.labels(exc.reason).inc()
-            log.warning("commit_metadata_ignored", topic=tp.topic, partition=tp.partition, reason=exc.reason)
-            return set()
-
-    def _after_loss(self, tp: TopicPartition, wanted: int, beginning: int) -> int:
-        """Return where to go on after records went before we read them: its beginning.
-
-        Raises:
-            Exit: `on_offset_reset: fail`; a person has to decide.
-        """
-        if wanted < beginning:
-            lost = f"{tp.topic}/{tp.partition}: offsets {wanted} to {beginning - 1} are gone (retention)"
-        else:
-            lost = f"{tp.topic}/{tp.partition}: offset {wanted} is past the end (the log was cut, or the topic is new)"
-        if self._settings.kafka.on_offset_reset == "fail":
-            raise Exit(EX_CONFIG, f"{lost}; set kafka.on_offset_reset: earliest to go on from {beginning}")
-        metrics.OFFSETS_LOST.labels(tp.topic).inc(max(0, beginning - wanted))
-        log.error("records_lost_to_retention", topic=tp.topic, partition=tp.partition, first=wanted, next=beginning)
-        return beginning
 
     # ------------------------------------------------------------------ the pump
 
@@ -267,8 +195,8 @@ class Intake(ConsumerRebalanceListener):
             except (CorruptRecordException, RecordTooLargeError) as exc:  # aiokafka would skip the latter
                 raise Exit(EX_SOFTWARE, f"a record batch cannot be read: {exc}; nothing was skipped") from exc
             except KafkaError as exc:
-                failures += 1
-                if type(exc) is KafkaError and failures >= FAILURES_MAX:  # its coordinator is dead, and joins no more
+                failures = failures + 1 if type(exc) is KafkaError else 0
+                if failures >= FAILURES_MAX:  # its coordinator is dead, and joins no more
                     raise Exit(EX_SOFTWARE, f"the consumer has failed: {exc}") from exc
                 log.warning("fetch_failed", error=type(exc).__name__)
                 await asyncio.sleep(FAILURE_PAUSE_S)
@@ -392,12 +320,12 @@ class Intake(ConsumerRebalanceListener):
     async def _reset(self, exc: OffsetOutOfRangeError, epoch: int) -> None:
         """The log does not hold the offset that we read at: retention passed us, or the log is shorter than it was."""
         (offsets,) = exc.args
-        beginnings = await self._asked(lambda: self._consumer.beginning_offsets(list(offsets)))
+        beginnings = await self.offsets.beginnings(list(offsets))
         for tp, wanted in offsets.items():
             ledger = self.ledgers.get(tp)
             if ledger is None or epoch != self._epoch:
                 continue
-            next_offset = self._after_loss(tp, wanted, beginnings[tp])
+            next_offset = self.offsets.after_loss(tp, wanted, beginnings[tp])
             if next_offset < ledger.next_offset:  # other records under old offsets; within a ledger offsets only rise
                 self.feeds[tp.topic].lane.drop_waiting([ledger])
                 ledger.closed = True

@@ -40,6 +40,11 @@ class Lag:
         self._clock = clock
         self._shown: set[TopicPartition] = set()
         self._quiet_since_s: float | None = None
+        self._answered_at_s = clock()
+
+    def silent_s(self) -> float:
+        """Return for how long the broker has not told us where our partitions end."""
+        return self._clock() - self._answered_at_s
 
     async def run(self) -> None:
         """Sample for ever.
@@ -65,6 +70,7 @@ class Lag:
             if not isinstance(error, KafkaError):
                 raise error
             return {}
+        self._answered_at_s = self._clock()
         return asking.result()
 
     async def _asked(self, assigned: list[TopicPartition]) -> Mapping[TopicPartition, Reach]:

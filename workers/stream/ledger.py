@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable
 
+FINISHED_PAST_MAX = 131_072
+"""Offsets past the commit point that a bitmap covers. A compacted log may have a gap of millions, whose bits would cost
+the next owner a second and hundreds of megabytes; what lies beyond is done twice after a crash, never lost."""
+
 
 class Ledger:
     """The offsets of one partition, from its assignment until it is revoked.
@@ -60,19 +64,21 @@ class Ledger:
     def finished_past(self) -> bytearray:
         """Return a bitmap whose bit i (little-endian) says that offset `position + i` need not be done again.
 
-        Offsets that do not exist count as finished: they are never delivered.
+        Offsets that do not exist count as finished: they are never delivered. It ends after `FINISHED_PAST_MAX`.
         """
         base = self.position
         ahead = [offset for offset in self.skip if offset >= self.next_offset]  # one that is gone is never met again
-        length = max(ahead, default=self.next_offset - 1) + 1 - base
+        length = min(FINISHED_PAST_MAX, max(ahead, default=self.next_offset - 1) + 1 - base)
         bits = bytearray((length + 7) // 8)
-        known = self.next_offset - base
+        known = min(length, self.next_offset - base)
         if known:
             bits[: (known + 7) // 8] = ((1 << known) - 1).to_bytes((known + 7) // 8, "little")
-        for offset in self.unfinished:
-            bits[(offset - base) >> 3] &= ~(1 << ((offset - base) & 7))
-        for offset in ahead:
-            bits[(offset - base) >> 3] |= 1 << ((offset - base) & 7)
+        for index in (offset - base for offset in self.unfinished):
+            if index < length:
+                bits[index >> 3] &= ~(1 << (index & 7))
+        for index in (offset - base for offset in ahead):
+            if index < length:
+                bits[index >> 3] |= 1 << (index & 7)
         return bits
 
     def gap(self) -> int:

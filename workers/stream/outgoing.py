@@ -6,6 +6,7 @@ with OutOfOrderSequenceNumber without end. Order per key needs nothing here: a k
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -30,6 +31,9 @@ from workers.settings.model import Kafka
 from workers.stream import clients
 
 RETRY_S = 0.2
+SHORT_LIFE_S = 1.0
+"""A producer that is spent sooner than this after its predecessor is replaced after a pause as long."""
+
 REFUSALS = (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
@@ -50,13 +54,17 @@ LEAST_BATCH_BYTES = 16_384
 RECORD_ENVELOPE_BYTES = 200
 """Most that a record batch adds around one record: 61 of batch header, and the record's own varints (KIP-98)."""
 
+LZ4_BYTES_PER_EXTRA_BYTE = 8_192
+"""Its frame has a size and a checksum, 4 bytes each, for each block of 64 KiB; header and end are in the envelope."""
+
 log = get_logger(__name__)
 
 
 def size_bytes(outgoing: Outgoing) -> int:
-    """Return what the record takes in a batch of its own, uncompressed, at most."""
+    """Return what the record takes in a batch of its own, at most: LZ4 makes what does not compress a little larger."""
     headers = sum(len(name.encode()) + len(value or b"") + 10 for name, value in outgoing.headers)
-    return len(outgoing.key or b"") + len(outgoing.value or b"") + headers + RECORD_ENVELOPE_BYTES
+    content = len(outgoing.key or b"") + len(outgoing.value or b"") + headers
+    return content + content // LZ4_BYTES_PER_EXTRA_BYTE + RECORD_ENVELOPE_BYTES
 
 
 class Outgoings:
@@ -73,8 +81,11 @@ class Outgoings:
         self._alone: AIOKafkaProducer | None = None
         self._alone_in: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._opening_alone = asyncio.Lock()
-        self._pending: dict[asyncio.Future[object], tuple[float, AIOKafkaProducer]] = {}
-        self._stuck_since_s: float | None = None
+        self._sending: dict[object, float] = {}
+        """Since when each `send` waits, oldest first: for a producer, for room in it, or for its confirmation."""
+        self._owed: dict[asyncio.Future[object], AIOKafkaProducer] = {}
+        """What each producer has not confirmed yet, also where nobody waits any more."""
+        self._replaced_at_s = -math.inf
         self._max_batch_size_bytes = min(
             [BATCH_BYTES, *(limit - RECORD_ENVELOPE_BYTES for limit in max_bytes.values())]
         )
@@ -89,26 +100,31 @@ class Outgoings:
         self._usable.set()
 
     async def close(self) -> None:
-        """Stop the producer; one that hangs is left behind after 5 s."""
+        """Stop the producers; how long that may take is the caller's to bound."""
         if self._replacing is not None:
             self._replacing.cancel()
-        for producer in (self._producer, self._alone):
-            if producer is not None and not await clients.quietly_closed(producer, 5.0):
-                log.warning("producer_left_behind")
+        await asyncio.gather(*(producer.stop() for producer in (self._producer, self._alone) if producer is not None))
 
     def pending_s(self) -> float:
-        """Return how long the oldest unconfirmed send has waited; also counts sends that could not be enqueued."""
-        oldest_s = next((since_s for since_s, _ in self._pending.values()), None)
-        since_s = min((at for at in (oldest_s, self._stuck_since_s) if at is not None), default=None)
+        """Return how long the oldest send has waited, whatever for."""
+        since_s = next(iter(self._sending.values()), None)
         return 0.0 if since_s is None else monotonic_s() - since_s
 
     @property
     def pending(self) -> int:
-        """Records in the producer's hands."""
-        return len(self._pending)
+        """Records that wait for their confirmation."""
+        return len(self._sending)
 
     async def send(self, outgoing: Outgoing) -> None:
         """Return when the broker has confirmed the record (see `ports.Sink`)."""
+        this = object()
+        self._sending[this] = monotonic_s()
+        try:
+            await self._send(outgoing)
+        finally:
+            del self._sending[this]
+
+    async def _send(self, outgoing: Outgoing) -> None:
         limit = self._max_bytes.get(outgoing.topic)
         if limit is not None and size_bytes(outgoing) > limit:
             raise OutputTooLarge(f"{size_bytes(outgoing)} bytes do not fit max.message.bytes {limit}", outgoing.topic)
@@ -133,9 +149,14 @@ class Outgoings:
                 return
 
     async def _confirmed(self, future: "asyncio.Future[object]", producer: AIOKafkaProducer) -> None:
-        self._pending[future] = (monotonic_s(), producer)
-        future.add_done_callback(self._pending.pop)
+        self._owed[future] = producer
+        future.add_done_callback(self._settled)
         await asyncio.shield(future)
+
+    def _settled(self, future: "asyncio.Future[object]") -> None:
+        del self._owed[future]
+        if not future.cancelled():
+            future.exception()  # looked at: whoever waited may be gone
 
     async def _send_alone(self, outgoing: Outgoing) -> None:
         """Send a record as a whole batch, so that nobody else can be refused with it: one at a time for each topic.
@@ -150,7 +171,7 @@ class Outgoings:
                     await self._confirmed(await self._batch_of_one(producer, outgoing), producer)
                 except REFUSALS as exc:
                     raise OutputRefused(f"{type(exc).__name__} from the broker", outgoing.topic) from exc
-                except (KafkaError, OSError) as exc:  # unknown whether it was written: a duplicate rather than a loss
+                except (KafkaError, OSError, AssertionError) as exc:  # unknown: a duplicate rather than a loss
                     metrics.SENDS_RETRIED.labels("alone").inc()
                     log.warning("send_alone_failed", topic=outgoing.topic, error=type(exc).__name__)
                     await asyncio.sleep(RETRY_S)
@@ -178,10 +199,8 @@ class Outgoings:
             raise OutputTooLarge("larger than the client's max_request_size", outgoing.topic) from exc
         except (KafkaError, AssertionError) as exc:  # aiokafka asserts on a partition that its metadata lacks
             metrics.SENDS_RETRIED.labels("not_enqueued").inc()
-            self._stuck_since_s = self._stuck_since_s or monotonic_s()
             log.warning("send_not_enqueued", topic=outgoing.topic, error=type(exc).__name__)
             return None
-        self._stuck_since_s = None
         return future
 
     async def _current_alone(self) -> AIOKafkaProducer:
@@ -214,17 +233,21 @@ class Outgoings:
             smaller = self._max_batch_size_bytes // 4
             self._max_batch_size_bytes = max(smaller, min(LEAST_BATCH_BYTES, self._max_batch_size_bytes))
         metrics.PRODUCER_REPLACED.inc()
-        log.warning("producer_replaced", error=type(cause).__name__, pending=len(self._pending))
+        log.warning("producer_replaced", error=type(cause).__name__, pending=self.pending)
         self._replacing = asyncio.create_task(self._successor(producer))
 
     async def _successor(self, spent: AIOKafkaProducer) -> None:
-        """Let the spent producer's other sends end, close it, open the next; it tries until it succeeds."""
+        """Let the spent producer's other sends end, close it, open the next; it tries until it succeeds.
+
+        What the spent one owed in the end is unknown, and its senders repeat it.
+        """
         if others := self._owed_by(spent):
             await asyncio.wait(others, timeout=self._kafka.send_timeout_s)
-        await clients.quietly_closed(spent, 5.0)
-        for future in self._owed_by(spent):  # what the closed producer still owed is unknown: its senders repeat it
-            if not future.done():
-                future.set_exception(KafkaError("producer replaced"))
+        if not await clients.quietly_closed(spent, 5.0):
+            await clients.end(spent)
+        if monotonic_s() - self._replaced_at_s < SHORT_LIFE_S:  # a right that is missing: no new producer mends that
+            await asyncio.sleep(SHORT_LIFE_S)
+        self._replaced_at_s = monotonic_s()
         while True:
             try:
                 self._producer = await self._opened()
@@ -236,7 +259,7 @@ class Outgoings:
                 return
 
     def _owed_by(self, spent: AIOKafkaProducer) -> list["asyncio.Future[object]"]:
-        return [future for future, (_, producer) in self._pending.items() if producer is spent]
+        return [future for future, producer in self._owed.items() if producer is spent]
 
     async def _opened(self, *, idempotent: bool = True) -> AIOKafkaProducer:
         producer = clients.producer(self._kafka, max_batch_size_bytes=self._max_batch_size_bytes, idempotent=idempotent)

@@ -27,6 +27,8 @@ class Delivery:
         """What orders it: the record's key, b'' for the whole partition, None for nothing."""
         self.passage = passage
         self.size_bytes = len(record.value or b"") + len(record.key or b"") + RECORD_OVERHEAD_BYTES
+        if record.headers:
+            self.size_bytes += sum(len(name) + len(value or b"") for name, value in record.headers)
         self.worker: asyncio.Task[None] | None = None
 
     @property

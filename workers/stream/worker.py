@@ -42,10 +42,12 @@ class Worker:
         self._lanes: dict[str, Lane] = {}
         self._outgoings: Outgoings | None = None
         self._intake: Intake | None = None
+        self._lag: Lag | None = None
         self._app: faust_app.App | None = None
         self._terminate = asyncio.Event()
         self._signals = 0
         self._failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._failed.add_done_callback(lambda failed: failed.exception())  # it may also come too late to be awaited
         self._probes = Probes(settings.worker.http.host, settings.worker.http.port, self)
 
     # ------------------------------------------------------------------ health, for the probes
@@ -59,6 +61,8 @@ class Worker:
         reasons = [reason for lane in self._lanes.values() for reason in lane.held_by().values()]
         if self._outgoings is not None and self._outgoings.pending_s() > self._settings.kafka.send_timeout_s:
             reasons.append(f"the oldest send has waited {self._outgoings.pending_s():.0f} s for its confirmation")
+        if self._lag is not None and self._lag.silent_s() > self._settings.kafka.send_timeout_s:
+            reasons.append(f"no broker has answered for {self._lag.silent_s():.0f} s")
         return reasons
 
     def stuck(self) -> str | None:
@@ -140,12 +144,13 @@ class Worker:
             feeds.update(dict.fromkeys(task.settings.input, faust_app.add_agent(app, lane)))
         self._intake = intake = Intake(self._settings, consumer, feeds, commits)
         intake.failure.add_done_callback(self._intake_failed)
+        self._lag = Lag(consumer, intake)
         faust_app.add_intake_service(
             app,
             {
                 "pump": intake.pump,
                 "commits": lambda: commits.run(kafka.commit_interval_s, lambda: list(intake.ledgers.values())),
-                "lag": Lag(consumer, intake).run,
+                "lag": self._lag.run,
             },
             self._fail,
         )

@@ -1,0 +1,271 @@
+"""The way out, over producers that answer as they are told to."""
+
+import asyncio
+import gc
+from collections import deque
+from typing import Any
+
+import pytest
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    TopicAuthorizationFailedError,
+)
+
+from tests.support.memory import BOUND_S, until
+from workers.errors import OutputRefused, OutputTooLarge
+from workers.records import Outgoing
+from workers.settings.model import Kafka
+from workers.stream.outgoing import Outgoings, size_bytes
+
+KAFKA = Kafka(bootstrap_servers="nowhere:1", group_id="g", send_timeout_s=0.2)
+NEVER = "never"
+
+
+class Batch:
+    """A batch of one."""
+
+    def append(self, *, key: bytes | None, value: bytes | None, **_: object) -> object:
+        """Take the record."""
+        self.value = value or key or b""
+        return object()
+
+    def close(self) -> None:
+        """Nothing more."""
+
+
+class Producer:
+    """One producer's life: `enqueue` is what `send` raises, `answers` what its futures become (NEVER: nothing)."""
+
+    def __init__(
+        self, *answers: KafkaError | str | None, enqueue: tuple[Exception, ...] = (), idempotent: bool = True
+    ) -> None:
+        self.answers = deque(answers)
+        self.enqueue = deque(enqueue)
+        self.idempotent = idempotent
+        self.got: list[bytes] = []
+        self.futures: list[asyncio.Future[object]] = []
+        self.stopped = False
+        self.spoiled = False
+
+    async def send(self, topic: str, value: bytes | None, **_: object) -> "asyncio.Future[object]":
+        """Enqueue, or refuse to."""
+        del topic
+        if self.enqueue:
+            raise self.enqueue.popleft()
+        return self._future(value or b"")
+
+    def create_batch(self) -> Batch:
+        """Return an empty batch."""
+        return Batch()
+
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> "asyncio.Future[object]":
+        """Enqueue a batch."""
+        del topic, partition
+        if self.enqueue:
+            raise self.enqueue.popleft()
+        return self._future(batch.value)
+
+    def _future(self, value: bytes) -> "asyncio.Future[object]":
+        """A broker's refusal spoils an idempotent producer, as a real one's does: it confirms nothing any more."""
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self.futures.append(future)
+        answer = self.answers.popleft() if self.answers else OutOfOrderSequenceNumber() if self.spoiled else None
+        if isinstance(answer, KafkaError):
+            self.spoiled = self.idempotent
+            asyncio.get_running_loop().call_soon(future.set_exception, answer)
+        elif answer is None:
+            self.got.append(value)
+            asyncio.get_running_loop().call_soon(future.set_result, None)
+        return future
+
+    async def stop(self) -> None:
+        """Stop."""
+        self.stopped = True
+
+
+class Scripted(Outgoings):
+    """Opens the producers it was given, one after the other, and then good ones."""
+
+    def __init__(self, *producers: Producer | Exception, alone: Producer | None = None, **limits: int) -> None:
+        super().__init__(KAFKA, dict.fromkeys(limits or ["out"], 4), limits)
+        self.coming = deque(producers)
+        self.coming_alone = alone
+        self.opened: list[Producer] = []
+
+    async def _opened(self, *, idempotent: bool = True) -> Any:
+        await asyncio.sleep(0)
+        if not idempotent:
+            self.alone = self.coming_alone or Producer(idempotent=False)
+            return self.alone
+        coming = self.coming.popleft() if self.coming else Producer()
+        if isinstance(coming, Exception):
+            raise coming
+        self.opened.append(coming)
+        return coming
+
+
+def outgoing(value: bytes | None = b"v", key: bytes | None = b"k", topic: str = "out") -> Outgoing:
+    """A record to be produced."""
+    return Outgoing(topic, 0, key, value, [], None)
+
+
+async def started(*producers: Producer | Exception, **scripted: Any) -> Scripted:
+    """Return an open way out."""
+    out = Scripted(*producers, **scripted)
+    await out.start()
+    return out
+
+
+async def send(out: Scripted, *records: Outgoing) -> None:
+    """Send side by side, in bounded time."""
+    await asyncio.wait_for(asyncio.gather(*(out.send(one) for one in records)), BOUND_S)
+
+
+async def test_a_send_returns_when_it_is_confirmed() -> None:
+    """Not before: the ack depends on it."""
+    out = await started(Producer(NEVER))
+    sending = asyncio.create_task(out.send(outgoing()))
+    await until(lambda: out.pending == 1)
+    await asyncio.sleep(0.01)
+    assert not sending.done()
+    assert out.pending_s() > 0
+    sending.cancel()
+    await until(lambda: out.pending == 0)
+    assert out.pending_s() == 0.0
+
+
+async def test_what_cannot_fit_is_not_sent() -> None:
+    """The topic's limit is known: a record over it would spoil the producer."""
+    producer = Producer()
+    out = await started(producer, out=1_000)
+    with pytest.raises(OutputTooLarge):
+        await out.send(outgoing(b"v" * 1_000))
+    await send(out, outgoing(b"v" * (1_000 - size_bytes(outgoing(b"", b"k")))))
+    assert len(producer.got) == 1
+
+
+async def test_what_was_not_enqueued_is_tried_again() -> None:
+    """An error from `send` itself means that nothing was enqueued; the producer is as good as before."""
+    producer = Producer(enqueue=(KafkaTimeoutError(), AssertionError("Unrecognized partition")))
+    out = await started(producer)
+    await send(out, outgoing(b"1"))
+    assert producer.got == [b"1"]
+    assert len(out.opened) == 1
+
+
+async def test_a_spent_producer_is_replaced_once() -> None:
+    """Many sends fail at the same time: one successor, and each of them is sent again by it."""
+    spent = Producer(*(OutOfOrderSequenceNumber() for _ in range(20)))
+    out = await started(spent)
+    await send(out, *(outgoing(b"%d" % number) for number in range(20)))
+    assert len(out.opened) == 2
+    assert spent.stopped
+    assert sorted(out.opened[1].got, key=int) == [b"%d" % number for number in range(20)]
+
+
+async def test_the_next_producer_may_be_spent_as_well() -> None:
+    """Errors go on until they end; nothing is lost and nothing gives up."""
+    out = await started(Producer(KafkaError()), Producer(KafkaError()), Producer())
+    await send(out, outgoing(b"1"))
+    assert [producer.got for producer in out.opened] == [[], [], [b"1"]]
+
+
+async def test_a_producer_that_cannot_be_opened_is_tried_again() -> None:
+    """The broker may be away just then; sends wait."""
+    out = await started(Producer(KafkaError()), KafkaConnectionError(), OSError())
+    await send(out, outgoing(b"1"))
+    assert out.opened[-1].got == [b"1"]
+
+
+async def test_what_a_spent_producer_still_owes_is_sent_again() -> None:
+    """Its other sends get their time; what is unknown then is repeated: a duplicate rather than a loss."""
+
+    class Hanging(Producer):
+        """Fails what it owes when it is stopped, as aiokafka does when it is ended."""
+
+        async def stop(self) -> None:
+            for future in self.futures:
+                if not future.done():
+                    future.set_exception(KafkaError("ended"))
+
+    out = await started(Hanging(NEVER, KafkaError()))
+    await send(out, outgoing(b"hangs"), outgoing(b"fails"))
+    assert sorted(out.opened[-1].got) == [b"fails", b"hangs"]
+
+
+async def test_a_refused_batch_is_sent_record_by_record() -> None:
+    """O1: one of them was too large; its neighbours arrive, and only it is refused."""
+    refused = MessageSizeTooLargeError()
+    alone = Producer(MessageSizeTooLargeError(), None, None, idempotent=False)
+    out = await started(Producer(refused, refused, refused), alone=alone)
+    results = await asyncio.wait_for(
+        asyncio.gather(*(out.send(outgoing(b"%d" % number)) for number in range(3)), return_exceptions=True), BOUND_S
+    )
+    assert [type(result) for result in results] == [OutputRefused, type(None), type(None)]
+    assert alone.got == [b"1", b"2"]
+    assert len(out.opened) == 2
+
+
+async def test_a_keyless_tombstone_goes_alone() -> None:
+    """The client's `send` refuses it; a batch of one has no such rule, also for a partition that is not known yet."""
+    alone = Producer(enqueue=(AssertionError("Unrecognized partition"),), idempotent=False)
+    out = await started(Producer(), alone=alone)
+    await send(out, outgoing(None, None))
+    assert alone.got == [b""]
+
+
+async def test_a_send_to_one_topic_that_hangs_is_seen_beside_others_that_work() -> None:
+    """O2: `/readyz` looks at the oldest send, whatever it waits for: other topics' confirmations hide nothing."""
+    producer = Producer(enqueue=tuple(TopicAuthorizationFailedError() for _ in range(1_000)))
+    out = await started(producer)
+    stuck = asyncio.create_task(out.send(outgoing(b"stuck")))
+    await until(lambda: len(producer.enqueue) < 1_000)
+    stuck_s = out.pending_s()
+    left, producer.enqueue = producer.enqueue, deque()
+    await send(out, outgoing(b"works"))
+    producer.enqueue = left
+    assert out.pending_s() > stuck_s > 0
+    stuck.cancel()
+
+
+async def test_a_right_that_is_missing_does_not_spin() -> None:
+    """O3: each producer is refused at once: they are replaced with pauses, not as fast as the broker can refuse."""
+    out = await started(*(Producer(TopicAuthorizationFailedError()) for _ in range(50)))
+    sending = asyncio.create_task(out.send(outgoing()))
+    await asyncio.sleep(0.5)
+    assert len(out.opened) <= 3
+    sending.cancel()
+
+
+async def test_an_error_that_nobody_waits_for_is_looked_at() -> None:
+    """The sender was cancelled (its partition left), and then the send failed: that is no unhandled error."""
+    seen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
+    producer = Producer(NEVER)
+    out = await started(producer)
+    sending = asyncio.create_task(out.send(outgoing()))
+    await until(lambda: producer.futures)
+    await asyncio.sleep(0)
+    sending.cancel()
+    await asyncio.wait({sending})
+    del sending
+    producer.futures.pop().set_exception(KafkaError("late"))
+    await asyncio.sleep(0)
+    gc.collect()
+    assert not seen
+    assert out.pending == 0
+
+
+async def test_close_ends_the_replacement() -> None:
+    """P1: a worker that stops while its producer is being replaced stops."""
+    out = await started(Producer(KafkaError()), *(KafkaConnectionError() for _ in range(100)))
+    sending = asyncio.create_task(out.send(outgoing()))
+    await until(lambda: not out._usable.is_set())
+    await asyncio.wait_for(out.close(), BOUND_S)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    assert out.opened[0].stopped
