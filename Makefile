@@ -28,7 +28,7 @@ demo: $(VENV)/.run ## the main job on an embedded broker and a simulated model
 	@$(BIN)/penstock demo $(ARGS)
 
 tools: $(VENV)/.dev ## what the tests need beside Python: Java, Maven, the broker's jars, compose's and Prometheus' checkers
-	@for step in tests/support/setup.sh tests/support/install_deploy_tools.sh "$(BIN)/python -m tests.support.kafka --fetch"; do \
+	@for step in "bash tests/support/setup.sh" "bash tests/support/install_deploy_tools.sh" "$(BIN)/python -m tests.support.kafka --fetch"; do \
 	  $$step >&2 || { [ -z "$${CI:-}" ] || exit 1; echo "not there: $$step failed; tests that need it will be skipped, and say so" >&2; }; \
 	done
 

@@ -9,6 +9,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 if [ ! -x "$tools/compose-check" ]; then
+  command -v go >/dev/null || { echo "compose's own loader is built with Go 1.21 or newer: install it" >&2; exit 1; }
   GOBIN="$scratch" go install github.com/compose-spec/compose-go/v2/cmd@v2.16.2
   mv "$scratch/cmd" "$tools/compose-check"
 fi
