@@ -36,6 +36,7 @@ def demo(
     """
     if (model_url is None) != (model is None):
         raise typer.BadParameter("--model-url and --model belong together")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell script's background job inherits it ignored
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # both end it in the same order
     console = Console(stderr=json, highlight=False, soft_wrap=False)
     if not console.is_terminal:
