@@ -4,30 +4,15 @@ Key, timestamp and (where the counts match) partition are the input's. A tombsto
 our headers only with outcome `erased`.
 """
 
-from typing import Any
-
-from topics import shapes
 from topics.headers import MODEL, OUTCOME, PROMPT_VERSION, SOURCE, TASK, TIER, Header, labelled
 from topics.provenance import Provenance
-from topics.shapes import WRAP, Decoded, Shape
+from topics.shapes import decode, encode
+
+__all__ = ["ENRICHED", "ERASED", "MODEL_TIER", "decode", "encode", "headers", "tombstone_headers"]
 
 ENRICHED = "enriched"
 ERASED = "erased"
 MODEL_TIER = "model"
-
-
-def encode(value: bytes, enrichment: Any, provenance: Provenance, shape: Shape = WRAP) -> bytes:
-    """Return the value in the task's shape; `shapes.encode` says what it raises."""
-    return shapes.encode(value, enrichment, provenance, shape)
-
-
-def decode(value: bytes, shape: Shape = WRAP) -> Decoded:
-    """Return input, enrichment and provenance.
-
-    Raises:
-        ValueError: not written by `encode` with that shape.
-    """
-    return shapes.decode(value, shape)
 
 
 def headers(provenance: Provenance) -> list[Header]:

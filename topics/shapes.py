@@ -42,7 +42,7 @@ class Decoded:
     provenance: Provenance | None
 
 
-def encode(value: bytes, enrichment: Any, provenance: Provenance, shape: Shape) -> bytes:
+def encode(value: bytes, enrichment: Any, provenance: Provenance, shape: Shape = WRAP) -> bytes:
     """Return the output value for the input `value`, which s1_decode has found to be JSON (or UTF-8 text).
 
     Raises:
