@@ -7,8 +7,11 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
 from workers import metrics
-from workers.errors import EX_SOFTWARE, Exit
+from workers.errors import EX_CONFIG, EX_SOFTWARE, Exit
 from workers.llm import Client
 from workers.log import get_logger
 from workers.loop_lag import watch_loop_lag
@@ -158,8 +161,20 @@ class Worker:
         await app.start()
         app.flow_control.resume()
         consumer.subscribe(list(feeds), listener=intake)
-        await clients.until_reachable(kafka, consumer.start)
+        await self._join(consumer)
         _spare_the_garbage_collector()
+
+    async def _join(self, consumer: AIOKafkaConsumer) -> None:
+        kafka = self._settings.kafka
+        try:
+            await clients.until_reachable(kafka, consumer.start)
+        except KafkaError as exc:
+            # A plain KafkaError is how aiokafka gives what it has no name for: of joins, FENCED_INSTANCE_ID (KIP-345).
+            if type(exc) is not KafkaError or kafka.group_instance_id is None:
+                raise
+            raise Exit(
+                EX_CONFIG, f"the group refused this member ({exc}): is kafka.group_instance_id unique for each replica?"
+            ) from exc
 
     def _window(self, task: Task) -> Window:
         return Window(
