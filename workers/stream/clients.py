@@ -21,7 +21,7 @@ from workers.clock import monotonic_s
 from workers.errors import EX_CONFIG, EX_UNAVAILABLE, Exit
 from workers.log import get_logger
 from workers.settings.model import Kafka, Security, Settings
-from workers.stream import header_names
+from workers.stream import broken_writes, header_names
 from workers.stream.diagnosis import why_unreachable
 
 _MAX_POLL_INTERVAL_MS = 86_400_000
@@ -55,6 +55,7 @@ class _TokenFile(AbstractTokenProvider):
 def client_options(kafka: Kafka) -> dict[str, Any]:
     """Return the options that every aiokafka client takes: where the cluster is and who we are."""
     header_names.tolerate()  # whoever reads with these options reads every record
+    broken_writes.tolerate()
     security = kafka.security
     options: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap_servers,
