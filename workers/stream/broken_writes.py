@@ -30,5 +30,7 @@ def send(connection: AIOKafkaConnection, request: Any, expect_response: bool = T
     try:
         return _send(connection, request, expect_response)
     except RuntimeError as exc:
+        if type(exc) is not RuntimeError:  # NotImplementedError is one: aiokafka's word for a version it cannot speak
+            raise
         connection.close(reason=CloseReason.CONNECTION_BROKEN)
         raise KafkaConnectionError("the connection closed before the request was written") from exc
