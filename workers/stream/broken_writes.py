@@ -1,8 +1,8 @@
 """A write on a connection that has just closed: an error that aiokafka understands, on uvloop as well.
 
 asyncio ignores such a write, and the pending reply fails with the connection; uvloop raises RuntimeError, and aiokafka
-translates only OSError. Inside its metadata task that ended the task, and with it, silently and for ever, every look-up
-of leaders and coordinators of that client: fetched records were finished, and nothing was committed any more.
+translates only OSError. Inside its metadata task that ends the task, and with it, silently and for ever, every look-up
+of leaders and coordinators of that client: fetched records are finished, and nothing is committed any more.
 
 aiokafka has no seam for this, so one method of its connection is wrapped; the version is pinned, and a test holds it.
 """
