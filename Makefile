@@ -40,7 +40,7 @@ check: $(VENV)/.dev ## ruff, mypy, import-linter, interrogate
 	@$(BIN)/interrogate --quiet workers topics tests
 
 test: tools check ## every test that belongs in a daily run
-	@$(BIN)/pytest tests
+	@$(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/.dev ## first figures: slot efficiency and CPU per record, on the real broker
 	@$(BIN)/python -m tests.bench.throughput $(ARGS)

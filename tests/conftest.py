@@ -1,7 +1,11 @@
-"""Brokers for every test folder: `kafka` (real), `embedded` (librdkafka's mock), `broker` (the test runs on both)."""
+"""Brokers for every test folder: `kafka` (real), `embedded` (librdkafka's mock), `broker` (the test runs on both).
+
+Stands over them: `real`, `quick`, `stand` in the same order.
+"""
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.embedded import EmbeddedKafka
 from tests.support.kafka import KafkaBroker, NoKafkaError, ensure_jars
+from tests.support.stand import Broker, Simulate, Stand
+from workers.demo.processes import SimulatedModel
 
 # A loaded machine is no failure; in CI the examples are the same each time, so that a change is what fails.
 settings.register_profile(
@@ -59,6 +65,31 @@ def broker(request: pytest.FixtureRequest) -> KafkaBroker | EmbeddedKafka:
     """Both brokers, one after the other: the fake and the real thing pass the same tests."""
     running: KafkaBroker | EmbeddedKafka = request.getfixturevalue(request.param)
     return running
+
+
+@pytest.fixture
+def stand(broker: Broker, tmp_path: Path) -> Stand:
+    """Both brokers, one after the other."""
+    return Stand(broker, tmp_path)
+
+
+@pytest.fixture
+def real(kafka: KafkaBroker, tmp_path: Path) -> Stand:
+    """The real broker, for what the embedded one cannot show."""
+    return Stand(kafka, tmp_path)
+
+
+@pytest.fixture
+def quick(embedded: EmbeddedKafka, tmp_path: Path) -> Stand:
+    """The embedded broker, for what the model does."""
+    return Stand(embedded, tmp_path)
+
+
+@pytest.fixture
+def simulate() -> Iterator[Simulate]:
+    """Start simulated models: `simulate(latency="const:0.02")`. They end with the test."""
+    with ExitStack() as models:
+        yield lambda **settings: models.enter_context(SimulatedModel(**settings))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
