@@ -4,9 +4,12 @@ import asyncio
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import orjson
+import pytest
 
+from tests.support.commit_sampler import sampling
 from tests.support.deployment import WorkerProcess, wait_for
 from tests.support.flow import flow_of
 from tests.support.kafka import KafkaBroker
@@ -21,27 +24,33 @@ def assigned_counts(worker: WorkerProcess) -> list[int]:
     return [line["count"] for line in lines]
 
 
-async def test_a_replica_joins_and_leaves_under_load(kafka: KafkaBroker, tmp_path: Path) -> None:
-    """Two rebalances while records flow: none lost, none repeated, both replicas worked, keys kept their order."""
+@pytest.mark.fault("R1")
+async def test_replicas_join_and_leave_under_load(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """Three rebalances while records flow: none lost, none repeated, all replicas worked, keys kept their order."""
     async with Stage(tmp_path, kafka, partitions=8, model={"max_in_flight": 32}) as stage:
-        await stage.produce(6_000, keys=500)
+        await stage.produce(3_000, keys=500)
         first = stage.worker("a")
         await stage.wait_ended(500)
         second = stage.worker("b").wait_ready()
-        wait_for(lambda: second.metric("penstock_records_total") >= 500, 30, second.tail)
-        before = first.metric("penstock_records_total")
-        wait_for(lambda: first.metric("penstock_records_total") > before, 30, first.tail)
+        await stage.produce(3_000, keys=500, first=3_000)
+        wait_for(lambda: second.metric("penstock_records_total") >= 200, 30, second.tail)
+        third = stage.worker("c").wait_ready()
+        await stage.produce(3_000, keys=500, first=6_000)
+        wait_for(lambda: third.metric("penstock_records_total") >= 200, 30, third.tail)
+        assert first.lag() != 0, "it was to leave under load"
         code, _ = second.terminate()
         assert code == 0, second.tail()
-        await stage.wait_ended(6_000)
-        assert logged(first, REVOKED) == 2, "it was to be one join and one leave"
+        await stage.wait_ended(9_000)
+        assert logged(first, REVOKED) == 3, "it was to be two joins and one leave"
         await stage.assert_commits_tell_the_truth()
-        (await stage.account()).assert_exact()
+        assert not (await stage.verdict()).broken()
 
 
+@pytest.mark.fault("R7")
 async def test_a_static_replica_that_comes_back_disturbs_nobody(kafka: KafkaBroker, tmp_path: Path) -> None:
     """With an id of its own a killed replica gets its partitions back: no rebalance, nothing lost, order kept."""
-    async with Stage(tmp_path, kafka, partitions=8, static=True, model={"max_in_flight": 16}) as stage:
+    session: dict[str, Any] = {"kafka": {"session_timeout_s": 12}}  # a start takes long on a busy machine
+    async with Stage(tmp_path, kafka, partitions=8, static=True, model={"max_in_flight": 16}, **session) as stage:
         output = f"{stage.topic}.{TASK}.enriched"
         async with flow_of(kafka.bootstrap_servers, output, 8) as flow:
             first, second = stage.worker("a").wait_ready(), stage.worker("b").wait_ready()
@@ -55,14 +64,15 @@ async def test_a_static_replica_that_comes_back_disturbs_nobody(kafka: KafkaBrok
             await flow.until(lambda: flow.resumed_s(killed_at_s, range(8)) is not None, 30)
             await stage.wait_committed(6_000)
         assert logged(second, REVOKED) == rebalances
-        assert (flow.resumed_s(killed_at_s, range(8)) or 0) < 5.5, "as long as a session: it was a rebalance"
+        assert (flow.resumed_s(killed_at_s, range(8)) or 0) < 11.5, "as long as a session: it was a rebalance"
         assert assigned_counts(again)[-1] == 4
-        account = await stage.account()
-        assert not account.lost
-        assert account.order_violations == 0
-        assert account.repeated <= 16 + 320, "more than was in flight and one second's worth"
+        verdict = await stage.verdict()
+        assert not verdict.lost
+        assert not verdict.out_of_order
+        assert verdict.repeats <= 16 + 320, "more than was in flight and one second's worth"
 
 
+@pytest.mark.fault("R4")
 async def test_a_call_longer_than_the_session_keeps_its_partition(kafka: KafkaBroker, tmp_path: Path) -> None:
     """Heartbeats do not depend on the model: a call of 8 s in a session of 6 s means no rebalance, no second one."""
     async with Stage(
@@ -73,12 +83,16 @@ async def test_a_call_longer_than_the_session_keeps_its_partition(kafka: KafkaBr
         await stage.wait_ended(20)
         assert logged(worker, REVOKED) == 0
         assert stage.model.counts()["requests"] == 20
-        (await stage.account()).assert_exact()
+        assert not (await stage.verdict()).broken()
 
 
+@pytest.mark.fault("R6", "P6")
 async def test_a_frozen_replica_that_wakes_up_commits_nothing_late(kafka: KafkaBroker, tmp_path: Path) -> None:
     """A zombie's partitions are done by the other one; awake, it may write duplicates, but moves no commit back."""
-    async with Stage(tmp_path, kafka, partitions=4, latency="const:0.1", model={"max_in_flight": 16}) as stage:
+    async with (
+        Stage(tmp_path, kafka, partitions=4, latency="const:0.1", model={"max_in_flight": 16}) as stage,
+        sampling(kafka.bootstrap_servers, stage.group, stage.topic, TASK) as sampler,
+    ):
         zombie, other = stage.worker("a").wait_ready(), stage.worker("b").wait_ready()
         wait_for(lambda: assigned_counts(zombie)[-1:] == [2], 30, zombie.tail)
         await stage.produce(2_400, keys=500)
@@ -95,12 +109,11 @@ async def test_a_frozen_replica_that_wakes_up_commits_nothing_late(kafka: KafkaB
             before = after
             await asyncio.sleep(0.1)
         wait_for(lambda: assigned_counts(zombie)[-1] == 2, 30, zombie.tail)
+        assert logged(zombie, '"event":"commit_refused"') > 0, "its generation is over"
         await stage.wait_committed(2_400)
-        await stage.assert_commits_tell_the_truth()
-        account = await stage.account()
-        assert not account.lost
-        assert account.order_violations == 0
-        assert account.repeated <= 16 + 320, "more than was in flight and one second's worth"
+        verdict = await stage.verdict(samples=sampler.samples)
+        assert not (broken := verdict.broken(crashed=True)), broken
+        assert verdict.repeats <= 16 + 320, "more than was in flight and one second's worth"
 
 
 async def test_two_replicas_with_one_instance_id_do_not_fight_for_ever(kafka: KafkaBroker, tmp_path: Path) -> None:
@@ -120,11 +133,12 @@ async def test_two_replicas_with_one_instance_id_do_not_fight_for_ever(kafka: Ka
         other.terminate()  # the last eviction may have been one too many for it as well
         stage.worker("c", instance="same")
         await stage.wait_ended(fed)
-        account = await stage.account()
-        assert not account.lost
-        assert account.order_violations == 0
+        verdict = await stage.verdict()
+        assert not verdict.lost
+        assert not verdict.out_of_order
 
 
+@pytest.mark.fault("R3")
 async def test_a_running_call_is_taken_over_when_its_partition_comes_back(kafka: KafkaBroker, tmp_path: Path) -> None:
     """A rebalance need not pay twice for slow calls: those of partitions that stay are adopted."""
     async with Stage(
@@ -145,7 +159,7 @@ async def test_a_running_call_is_taken_over_when_its_partition_comes_back(kafka:
         wait_for(lambda: first.metric("penstock_calls_adopted_total") > 0, 20, first.tail)
         await stage.wait_ended(40)
         adopted = first.metric("penstock_calls_adopted_total")
-        account = await stage.account()
-        account.assert_exact()
+        verdict = await stage.verdict()
+        assert not verdict.broken()
         assert stage.model.counts()["requests"] <= 80 - adopted
         assert second.terminate()[0] == 0

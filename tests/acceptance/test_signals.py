@@ -9,12 +9,15 @@ from tests.support.deployment import WorkerProcess, configuration, wait_for
 from tests.support.kafka import KafkaBroker
 from tests.support.stage import Stage, logged, wait_logged
 
+STOP_S = 5.0
+"""What a stop takes beside the drain at most (I9)."""
 MARGIN_S = 5.0
-"""What a stop may take beside the drain, on a busy machine."""
+"""What a busy machine may add."""
 
 PATIENT = {"timeout_s": 60, "max_attempts": 1}
 
 
+@pytest.mark.fault("P1")
 async def test_an_idle_worker_stops_at_once_with_0(kafka: KafkaBroker, tmp_path: Path) -> None:
     """Nothing to drain: exit code 0, and the group is left, so that another one need not wait for a session."""
     async with Stage(tmp_path, kafka, kafka={"session_timeout_s": 30}) as stage:
@@ -25,6 +28,7 @@ async def test_an_idle_worker_stops_at_once_with_0(kafka: KafkaBroker, tmp_path:
         stage.worker("b").wait_ready(20)
 
 
+@pytest.mark.fault("P1")
 async def test_a_loaded_worker_finishes_what_runs_and_commits_exactly_that(kafka: KafkaBroker, tmp_path: Path) -> None:
     """500 calls are running: they end, all that was written is committed, nothing else is, and nothing is repeated."""
     async with Stage(
@@ -42,10 +46,11 @@ async def test_a_loaded_worker_finishes_what_runs_and_commits_exactly_that(kafka
         assert len(await stage.ended()) < 4_000, "it was not stopped in the middle"
         stage.worker("b")
         await stage.wait_ended(4_000)
-        (await stage.account()).assert_exact()
+        assert not (await stage.verdict()).broken()
         assert stage.model.counts()["requests"] == 4_000
 
 
+@pytest.mark.fault("P1")
 async def test_a_hung_call_cannot_hold_the_stop(kafka: KafkaBroker, tmp_path: Path) -> None:
     """A call that never ends gets drain_s; its record stays unacked, those behind it are not done again."""
     drain_s = 3.0
@@ -71,10 +76,11 @@ async def test_a_hung_call_cannot_hold_the_stop(kafka: KafkaBroker, tmp_path: Pa
         asked = stage.model.counts()["requests"]
         stage.worker("b")
         await stage.wait_ended(51)
-        (await stage.account()).assert_exact()
+        assert not (await stage.verdict()).broken()
         assert stage.model.counts()["requests"] == asked + 1
 
 
+@pytest.mark.fault("P1")
 async def test_held_records_are_not_waited_for(kafka: KafkaBroker, tmp_path: Path) -> None:
     """Under hold everything only waits for the model: the stop takes none of drain_s, and nothing is lost by it."""
     async with Stage(
@@ -91,9 +97,10 @@ async def test_held_records_are_not_waited_for(kafka: KafkaBroker, tmp_path: Pat
         stage.model.ok()
         stage.worker("b")
         await stage.wait_ended(50)
-        (await stage.account()).assert_exact()
+        assert not (await stage.verdict()).broken()
 
 
+@pytest.mark.fault("P1")
 def test_a_worker_that_has_not_joined_yet_stops(tmp_path: Path) -> None:
     """No broker answers, and the start would try for two minutes: SIGTERM ends it at once with 0."""
     config = configuration(
@@ -110,6 +117,7 @@ def test_a_worker_that_has_not_joined_yet_stops(tmp_path: Path) -> None:
     assert took_s < MARGIN_S
 
 
+@pytest.mark.fault("P1")
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_it_at_once(kafka: KafkaBroker, tmp_path: Path, second: signal.Signals) -> None:
     """Whoever does not want to wait for the drain says so again; the exit code tells that it was cut short."""
@@ -124,6 +132,7 @@ async def test_a_second_signal_ends_it_at_once(kafka: KafkaBroker, tmp_path: Pat
         assert worker.running.wait(MARGIN_S) == 128 + signal.SIGTERM
 
 
+@pytest.mark.fault("P1")
 async def test_a_dead_broker_cannot_hold_the_stop(own_kafka: KafkaBroker, tmp_path: Path) -> None:
     """Sends and commits cannot end: the stop takes the drain and its own bounds; what was not committed comes again."""
     drain_s = 3.0
@@ -135,15 +144,16 @@ async def test_a_dead_broker_cannot_hold_the_stop(own_kafka: KafkaBroker, tmp_pa
         wait_for(lambda: stage.model.counts()["in_flight"] == 0, 30, worker.tail)
         code, took_s = worker.terminate(90)
         assert code == 0, worker.tail()
-        assert took_s < drain_s + 20
+        assert took_s < drain_s + STOP_S + MARGIN_S
         own_kafka.start()
         stage.worker("b")
         await stage.wait_ended(3_000)
-        account = await stage.account()
-        assert not account.lost
-        assert account.order_violations == 0
+        verdict = await stage.verdict()
+        assert not verdict.lost
+        assert not verdict.out_of_order
 
 
+@pytest.mark.fault("P1")
 async def test_a_rebalance_that_waits_for_a_dead_member_cannot_hold_the_stop(
     kafka: KafkaBroker, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ import orjson
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocol
 
+from tests.support.commit_sampler import CommitSampler, sampling
 from tests.support.deployment import WorkerProcess
 from tests.support.flow import Flow, flow_of
 from tests.support.kafka import POM, KafkaBroker
@@ -51,12 +52,16 @@ async def owned(stage: Stage) -> dict[str, set[int]]:
     return found
 
 
-async def kill(stage: Stage, workers: dict[str, WorkerProcess], name: str, flow: Flow) -> dict[str, Any]:
+async def kill(
+    stage: Stage, workers: dict[str, WorkerProcess], name: str, flow: Flow, sampler: CommitSampler | None = None
+) -> dict[str, Any]:
     """Kill a worker, start it again, and wait until each of its partitions has output again."""
     mine = (await owned(stage)).get(name, set())
     others = set(range(PARTITIONS)) - mine
     killed_at_s = time.monotonic()
     workers[name].kill()
+    if sampler is not None:
+        await sampler.now(f"kill {name}")
     workers[name] = stage.worker(name)
     await flow.until(lambda: flow.resumed_s(killed_at_s, mine) is not None, RESUME_S)
     await asyncio.sleep(QUIET_S)
@@ -89,23 +94,28 @@ async def measure(folder: Path, broker: KafkaBroker, *, static: bool, with_metad
         for worker in workers.values():
             worker.wait_ready()
         began_s, kills = time.monotonic(), []
-        async with flow_of(broker.bootstrap_servers, f"{stage.topic}.{TASK}.enriched", PARTITIONS) as flow:
+        async with (
+            flow_of(broker.bootstrap_servers, f"{stage.topic}.{TASK}.enriched", PARTITIONS) as flow,
+            sampling(broker.bootstrap_servers, stage.group, stage.topic, TASK) as sampler,
+        ):
             for share in shares:
                 await flow.until_total(share * RECORDS, 120)
-                kills.append(await kill(stage, workers, chance.choice("ab"), flow))
+                kills.append(await kill(stage, workers, chance.choice("ab"), flow, sampler))
             await stage.wait_committed(RECORDS, 180)
             took_s = time.monotonic() - began_s
         asked = stage.model.counts()["requests"]
         codes = [worker.terminate()[0] for worker in workers.values()]
-        account = await stage.account()
+        verdict = await stage.verdict(samples=sampler.samples)
     return {
         "membership": "static" if static else "dynamic",
         "metadata": with_metadata,
         "seed": seed,
-        "lost": len(account.lost),
-        "done_twice": account.repeated,
+        "lost": len(verdict.lost),
+        "done_twice": verdict.repeats,
         "calls_repeated": asked - RECORDS,
-        "order_violations": account.order_violations,
+        "order_violations": len(verdict.out_of_order),
+        "early_commits": len(verdict.early),
+        "broken": verdict.broken(crashed=True),
         "kills": kills,
         "wall_s": round(took_s, 1),
         "exit_codes": codes,

@@ -20,10 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.accounting import account
 from tests.support.deployment import WorkerProcess, configuration, wait_for
 from tests.support.kafka import KafkaBroker, ensure_jars
 from tests.support.topics import New, fresh_name, produce
+from tests.support.verdicts import verdict_of
+from workers.settings.model import Kafka
 
 KINDS = ("enriched", "fallback", "review", "dlq")
 PARTITIONS = 8
@@ -115,7 +116,7 @@ async def run(case: Case, broker: KafkaBroker, folder: Path) -> dict[str, object
             await asyncio.sleep(1.0)
             memory_mib = peak_mib(worker.running.pid)
             code, _ = worker.terminate()
-    found = await account(broker.bootstrap_servers, topic, task)
+    found = await verdict_of(Kafka(bootstrap_servers=broker.bootstrap_servers, group_id=topic), topic, task)
     ideal = case.slots / case.latency_s if case.latency_s else None
     return {
         "case": case.name,
@@ -124,8 +125,8 @@ async def run(case: Case, broker: KafkaBroker, folder: Path) -> dict[str, object
         "cpu_us_per_record": round(took_cpu_s / done * 1e6, 1),
         "peak_mib": memory_mib,
         "lost": len(found.lost),
-        "repeated": found.repeated,
-        "order_violations": found.order_violations,
+        "repeated": found.repeats,
+        "order_violations": len(found.out_of_order),
         "exit": code,
     }
 

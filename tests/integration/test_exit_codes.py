@@ -2,6 +2,8 @@
 
 import socket
 
+import pytest
+
 from tests.support.deployment import WorkerProcess
 from tests.support.stand import TASK, Stand
 from tests.support.topics import fresh_name
@@ -38,6 +40,7 @@ async def test_a_missing_topic(real: Stand) -> None:
     assert await real.committed(topic) == {}, "it must not have joined the group"
 
 
+@pytest.mark.fault("P10")
 async def test_a_broken_configuration(quick: Stand) -> None:
     """78 with every problem at its file(line,col), before anything is connected to."""
     worker = quick.worker({TASK: {"input": "in", "ordr": "key", "max_in_flight": "many"}}, NOBODY)

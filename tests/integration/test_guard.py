@@ -1,13 +1,16 @@
 """A bad deployment: it must not drain its topic into the dead-letter topic, nor stop the other tasks."""
 
-from tests.support.accounting import source
+import pytest
+
 from tests.support.deployment import wait_for
 from tests.support.stand import Simulate, Stand, tickets
+from workers.audit import named_source
 
 BUDGET = 20
 BROKEN = {"broken.j2": "{{ record.no_such_field }}\n"}
 
 
+@pytest.mark.fault("D18")
 async def test_a_template_that_always_fails_pauses_its_task(stand: Stand, simulate: Simulate) -> None:
     """At most 20 dead letters, then the task pauses and says so; nothing else is lost, and mending it is enough."""
     bad, good = await stand.create(task="bad"), await stand.create(task="good")
@@ -26,12 +29,12 @@ async def test_a_template_that_always_fails_pauses_its_task(stand: Stand, simula
     letters = await stand.read(bad, "dlq", "bad")
     assert 0 < len(letters) <= BUDGET
     assert {dict(one.headers)["__penstock.errors.stage"] for one in letters} == {b"prompt"}
-    done = {source(one) for one in letters}
+    done = {named_source(one) for one in letters}
     for partition, offset in (await stand.committed(bad)).items():
         assert {f"{bad}/{partition}/{below}" for below in range(offset)} <= done
-    (await stand.account(good, "good")).assert_exact()
+    assert not (await stand.verdict(good, "good")).broken()
     with stand.worker(tasks, model.url) as worker:
         worker.wait_finished(400 - len(letters))
         assert worker.terminate()[0] == 0
-    (found := await stand.account(bad, "bad")).assert_exact()
-    assert found.ends == {"enriched": 400 - len(letters), "dlq": len(letters)}
+    assert not (found := await stand.verdict(bad, "bad")).broken()
+    assert found.by_kind == {"enriched": 400 - len(letters), "dlq": len(letters)}

@@ -3,14 +3,15 @@
 import random
 from typing import Any
 
+import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from tests.support.accounting import source
 from tests.support.deployment import wait_for
 from tests.support.stand import TASK, Simulate, Stand, tickets
 from tests.support.topics import New
 from topics import deadletters
+from workers.audit import named_source
 
 LARGE = New(key=b"k1", value=b'{"text": "%b"}' % random.Random(1).randbytes(25_000).hex().encode())
 """50 KB that compression does not bring below the limit: the broker judges what it gets, which is compressed."""
@@ -33,14 +34,15 @@ async def set_max_bytes(servers: str, topic: str, max_bytes: int) -> None:
 
 async def check_all_but_one_enriched(stand: Stand, topic: str, count: int, large: str) -> None:
     """The large record is a dead letter of stage `send`, whole, and all others are enriched, in order."""
-    (found := await stand.account(topic)).assert_exact()
-    assert found.ends == {"enriched": count, "dlq": 1}
+    assert not (found := await stand.verdict(topic)).broken()
+    assert found.by_kind == {"enriched": count, "dlq": 1}
     [letter] = await stand.read(topic, "dlq")
     said = deadletters.decode(letter.value, letter.headers)
     assert (said.source, said.failure.stage) == (large, "send")
     assert (letter.key, letter.value) == (LARGE.key, LARGE.value)
 
 
+@pytest.mark.fault("O1")
 async def test_an_output_that_is_too_large_for_its_topic(real: Stand, simulate: Simulate) -> None:
     """It becomes a dead letter, and a thousand records after it on the same partition arrive enriched, in order."""
     topic = await real.create(partitions=1, max_bytes={"enriched": LIMIT_BYTES})
@@ -52,6 +54,7 @@ async def test_an_output_that_is_too_large_for_its_topic(real: Stand, simulate: 
     await check_all_but_one_enriched(real, topic, 1_010, f"{topic}/0/10")
 
 
+@pytest.mark.fault("O1")
 async def test_a_limit_that_is_lowered_while_the_worker_runs(real: Stand, simulate: Simulate) -> None:
     """The broker itself refuses, which spoils the producer: it is replaced, and everything else arrives in order."""
     topic = await real.create(partitions=1)
@@ -66,6 +69,7 @@ async def test_a_limit_that_is_lowered_while_the_worker_runs(real: Stand, simula
     await check_all_but_one_enriched(real, topic, 700, f"{topic}/0/200")
 
 
+@pytest.mark.fault("O1", "O7")
 async def test_what_can_be_written_nowhere_is_held(real: Stand, simulate: Simulate) -> None:
     """A dead letter that fits not even as a stub: never acked, the task is held and says so; nothing is lost."""
     topic = await real.create(max_bytes={"dlq": TINY_BYTES})
@@ -83,6 +87,6 @@ async def test_what_can_be_written_nowhere_is_held(real: Stand, simulate: Simula
     with real.worker(tasks, model.url) as worker:
         wait_for(lambda: worker.lag() == 0, 60)
         assert worker.terminate()[0] == 0
-    (found := await real.account(topic)).assert_exact()
-    assert found.ends == {"enriched": 240, "dlq": 1}
-    assert {source(one) for one in await real.read(topic, "dlq")} == {f"{topic}/0/40"}
+    assert not (found := await real.verdict(topic)).broken()
+    assert found.by_kind == {"enriched": 240, "dlq": 1}
+    assert {named_source(one) for one in await real.read(topic, "dlq")} == {f"{topic}/0/40"}

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import orjson
+import pytest
 from aiokafka.structs import ConsumerRecord
 
-from tests.support.accounting import source
 from tests.support.stand import TASK, Simulate, Stand
 from tests.support.topics import New
 from topics import deadletters
+from workers.audit import named_source
 
 MAX_INPUT_BYTES = 20_000
 HEADERS = (
@@ -48,6 +49,7 @@ KINDS = {
 }
 
 
+@pytest.mark.fault("D1", "D2", "D3", "D4", "D5", "D13")
 async def test_every_kind_of_record_has_exactly_one_outcome(stand: Stand, simulate: Simulate) -> None:
     """Each record ends once, where its kind belongs; then everything is committed and the lag is 0."""
     topic = await stand.create(partitions=1)
@@ -61,7 +63,7 @@ async def test_every_kind_of_record_has_exactly_one_outcome(stand: Stand, simula
     assert outputs["review"] == []
     for offset, (name, kind) in enumerate(KINDS.items()):
         found = {
-            where: [record for record in records if source(record) == f"{topic}/0/{offset}"]
+            where: [record for record in records if named_source(record) == f"{topic}/0/{offset}"]
             for where, records in outputs.items()
         }
         expected = ("enriched", "fallback") if kind.ends_in == "erased" else (kind.ends_in,)

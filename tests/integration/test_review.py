@@ -3,9 +3,9 @@
 import orjson
 from aiokafka.structs import ConsumerRecord
 
-from tests.support.accounting import source
 from tests.support.deployment import DEFAULT, SCHEMA
 from tests.support.stand import TASK, Simulate, Stand, tickets
+from workers.audit import named_source
 
 STRICT = SCHEMA | {"properties": SCHEMA["properties"] | {"summary": {"type": "string", "pattern": "^no answer$"}}}
 """Refuses what the simulated model says, and takes the default: each record goes down the ladder."""
@@ -17,7 +17,7 @@ def by_tier(records: list[ConsumerRecord]) -> dict[str, set[str]]:
     """Return the sources of fallback records by their tier."""
     found: dict[str, set[str]] = {}
     for record in records:
-        found.setdefault(orjson.loads(record.value)["provenance"]["tier"], set()).add(source(record))
+        found.setdefault(orjson.loads(record.value)["provenance"]["tier"], set()).add(named_source(record))
     return found
 
 
@@ -30,13 +30,13 @@ async def test_review_is_asked_for_as_often_as_allowed(quick: Stand, simulate: S
         worker.wait_finished(30)
         assert worker.metric("penstock_review_suppressed_total") == 25
         assert worker.terminate()[0] == 0
-    (found := await quick.account(topic)).assert_exact()
-    assert found.ends == {"fallback": 30}
+    assert not (found := await quick.verdict(topic)).broken()
+    assert found.by_kind == {"fallback": 30}
     records = await quick.read(topic, "fallback")
     tiers, copies = by_tier(records), await quick.read(topic, "review")
     assert {tier: len(sources) for tier, sources in tiers.items()} == {"review": 5, "default": 25}
     assert len(copies) == 5
-    assert {source(copy) for copy in copies} == tiers["review"]
+    assert {named_source(copy) for copy in copies} == tiers["review"]
     for record in records:
         body = orjson.loads(record.value)
         assert body["provenance"]["reason"] == "answer_off_schema"
@@ -51,7 +51,7 @@ async def test_a_copy_that_cannot_be_written_passes_to_the_next_rung(real: Stand
     with real.worker({TASK: {"input": topic, "ladder": LADDER}}, model.url, files=files) as worker:
         worker.wait_finished(20)
         assert worker.terminate()[0] == 0
-    (found := await real.account(topic)).assert_exact()
-    assert found.ends == {"fallback": 20}
+    assert not (found := await real.verdict(topic)).broken()
+    assert found.by_kind == {"fallback": 20}
     assert by_tier(await real.read(topic, "fallback")).keys() == {"default"}
     assert await real.read(topic, "review") == []

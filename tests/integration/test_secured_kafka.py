@@ -1,6 +1,5 @@
 """The worker on a cluster with TLS and SASL: certificate and password are checked, and the password stays secret."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,6 @@ from tests.support.deployment import WorkerProcess
 from tests.support.secured_kafka import PASSWORD, USER, SecuredKafka, make_ca
 from tests.support.stand import TASK, Simulate, Stand, tickets
 from workers.errors import EX_CONFIG, EX_UNAVAILABLE
-
-
-@pytest.fixture(scope="module")
-def secured(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
-    """One broker for this file."""
-    del kafka_jars
-    with SecuredKafka(tmp_path_factory.mktemp("secured")) as running:
-        yield running
 
 
 def settings(broker: SecuredKafka, folder: Path, password: str = PASSWORD, **security: Any) -> dict[str, Any]:
@@ -45,8 +36,8 @@ async def test_records_flow_over_tls_and_sasl(
         worker.wait_finished(100)
         assert worker.terminate()[0] == 0
         assert PASSWORD not in worker.log.read_text()
-    (found := await stand.account(topic)).assert_exact()
-    assert found.ends == {"enriched": 100}
+    assert not (found := await stand.verdict(topic)).broken()
+    assert found.by_kind == {"enriched": 100}
     assert await stand.committed(topic) == await stand.ends(topic)
 
 

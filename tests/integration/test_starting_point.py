@@ -1,14 +1,15 @@
 """Where a group begins, what it does when records are gone, and that gaps in the offsets do not hold it up."""
 
+import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from tests.support.accounting import source
 from tests.support.deployment import wait_for
 from tests.support.stand import TASK, Simulate, Stand, tickets
 from tests.support.topics import fresh_name
+from workers.audit import named_source
 from workers.errors import EX_CONFIG
 
 LATEST = {"start": "latest", "metadata_max_age_s": 1}
@@ -25,11 +26,12 @@ async def test_latest_skips_what_was_there(stand: Stand, simulate: Simulate) -> 
         worker.wait_finished(100)
         assert worker.terminate()[0] == 0
     assert await stand.committed(topic) == await stand.ends(topic)
-    done = {tuple(map(int, source(one).split("/")[1:])) for one in await stand.read(topic, "enriched")}
+    done = {tuple(map(int, named_source(one).split("/")[1:])) for one in await stand.read(topic, "enriched")}
     assert len(done) == 100
     assert all(offset >= before[partition] for partition, offset in done)
 
 
+@pytest.mark.fault("R9")
 async def test_partitions_added_later_are_read_from_their_beginning(real: Stand, simulate: Simulate) -> None:
     """Also under `start: latest`: what is written before the worker knows of a new partition is not skipped."""
     topic = await real.create(partitions=2)
@@ -40,8 +42,8 @@ async def test_partitions_added_later_are_read_from_their_beginning(real: Stand,
         await real.put(topic, [*tickets(30, start=100, partition=2), *tickets(30, start=200, partition=3)])
         worker.wait_finished(80)
         assert worker.terminate()[0] == 0
-    (found := await real.account(topic)).assert_exact()
-    assert found.ends == {"enriched": 80}
+    assert not (found := await real.verdict(topic)).broken()
+    assert found.by_kind == {"enriched": 80}
     assert await real.committed(topic) == await real.ends(topic)
 
 
@@ -58,6 +60,7 @@ async def add_partitions(servers: str, topic: str, count: int) -> None:
         await admin.close()
 
 
+@pytest.mark.fault("B9")
 async def test_records_that_retention_took_are_never_passed_over_silently(real: Stand, simulate: Simulate) -> None:
     """`fail` ends with 78 and names the lost offsets; `earliest` counts them and goes on from what is left."""
     topic, model = await real.create(partitions=1), simulate(latency="const:0.02")
@@ -77,7 +80,7 @@ async def test_records_that_retention_took_are_never_passed_over_silently(real: 
         worker.wait_finished(40)
         assert worker.metric("penstock_records_lost_to_retention_total") == 40
         assert worker.terminate()[0] == 0
-    done = {int(source(one).rpartition("/")[2]) for one in await real.read(topic, "enriched")}
+    done = {int(named_source(one).rpartition("/")[2]) for one in await real.read(topic, "enriched")}
     assert done == {*range(20), *range(60, 100)}
     assert await real.committed(topic) == {0: 100}
 
@@ -100,8 +103,8 @@ async def test_gaps_that_transactions_leave_do_not_hold_the_commit(real: Stand, 
         worker.wait_finished(40)
         wait_for(lambda: worker.lag() == 0, 10, lambda: f"lag {worker.lag()}")
         assert worker.terminate()[0] == 0
-    (found := await real.account(topic)).assert_exact()
-    assert found.ends == {"enriched": 40}
+    assert not (found := await real.verdict(topic)).broken()
+    assert found.by_kind == {"enriched": 40}
     assert await real.ends(topic) == {0: 74}, "40 committed, 30 aborted, 4 markers"
     assert await real.committed(topic) == {0: 74}
 

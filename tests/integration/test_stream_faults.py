@@ -85,6 +85,7 @@ async def commits_until_one_hangs(commits: Commits, ledgers: list[Ledger]) -> "a
             await committing
 
 
+@pytest.mark.fault("O8")
 async def test_a_producer_that_was_ended_writes_nothing_later(own_kafka: KafkaBroker) -> None:
     """What it held when the broker froze must not appear behind its successor's back when the broker is there again."""
     topic = fresh_name("out")
@@ -107,6 +108,7 @@ async def test_a_producer_that_was_ended_writes_nothing_later(own_kafka: KafkaBr
     assert not [task for task in asyncio.all_tasks() if "Sender" in str(task)]
 
 
+@pytest.mark.fault("D13")
 async def test_header_names_that_are_no_utf8_pass_through_the_client(kafka: KafkaBroker) -> None:
     """D13: the broker takes them; the consumer reads that record, its neighbours and all that follows."""
     topic = fresh_name("odd")
@@ -150,6 +152,7 @@ async def test_offsets_that_were_not_answered_are_asked_for_again(embedded: Embe
     assert {tp: offset for tp, (offset, _) in found.items()} == dict.fromkeys(every, 5)
 
 
+@pytest.mark.fault("O1")
 @pytest.mark.parametrize("limit_bytes", [1_048_588, 5_000_000])
 async def test_a_record_that_just_fits_its_topic_is_taken(kafka: KafkaBroker, limit_bytes: int) -> None:
     """O1: the limit that is read at start is the broker's, above a mebibyte too, also for what does not compress."""

@@ -12,6 +12,7 @@ import contextlib
 import gzip
 import json
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,6 @@ Step = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
 """Answers one request on its connection; returns whether the connection stays open."""
 
 _REASON = "Scripted"
-_BOMB_BYTES = 20 << 20
 
 
 @dataclass(slots=True)
@@ -148,9 +148,28 @@ def flood(block_bytes: int = 1 << 16) -> Step:
     return step
 
 
-def bomb() -> Step:
-    """Send 20 MiB of zeros as 20 KB of gzip, though nobody asked for it."""
-    return raw(http(200, gzip.compress(b"0" * _BOMB_BYTES), "Content-Encoding: gzip"), stay=True)
+def heavy(size_bytes: int) -> Step:
+    """Send a body of this size, and say so."""
+
+    async def step(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {size_bytes}\r\n\r\n"
+        writer.write(head.encode())
+        for _ in range(size_bytes >> 16):
+            writer.write(b" " * (1 << 16))
+            await writer.drain()
+        return False
+
+    return step
+
+
+def bomb(size_bytes: int = 20 << 20) -> Step:
+    """Send zeros as a thousandth of their size in gzip, though nobody asked for it."""
+
+    async def step(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        packed = gzip.compress(b"0" * size_bytes, 1)
+        return await raw(http(200, packed, "Content-Encoding: gzip"), stay=True)(reader, writer)
+
+    return step
 
 
 def garbage() -> Step:
@@ -161,6 +180,16 @@ def garbage() -> Step:
 def long_header() -> Step:
     """Answer with a header line of 20,000 bytes; clients give up at 8,190."""
     return raw(b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 20_000 + b"\r\n\r\n")
+
+
+def later(pause_s: Callable[[], float], then: Step) -> Step:
+    """Answer after a pause."""
+
+    async def step(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        await asyncio.sleep(pause_s())
+        return await then(reader, writer)
+
+    return step
 
 
 def once(gate: asyncio.Event, then: Step) -> Step:
@@ -184,26 +213,37 @@ class FaultServer:
     most_running: int = 0
     url: str = ""
 
-    def __init__(self, *script: Step, default: Step | None = None) -> None:
+    def __init__(self, *script: Step, default: Step | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.script = deque(script)
+        self.tls = tls
         self.default = default or answer()
         self.requests = []
         self.connections = 0
+        self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        await self.up()
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def up(self) -> None:
+        """Listen; again at the same port after `down`."""
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def down(self) -> None:
+        """Refuse connections and end those that there are."""
         self._server.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.down()
 
     @property
     def bodies(self) -> list[object]:

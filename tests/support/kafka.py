@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,6 +29,9 @@ FETCH_S = 600.0
 START_TRIES = 4
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
 NEEDED = "install Java 17+ and Maven: tests/support/setup.sh (Debian: default-jre-headless maven)"
+
+_LAUNCHER = ThreadPoolExecutor(1, thread_name_prefix="kafka-launcher")
+"""Its thread ends with the interpreter (PR_SET_PDEATHSIG is about threads, and those of a loop's pool end with it)."""
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -156,8 +160,8 @@ class KafkaBroker:
         for _ in range(START_TRIES):
             if not self._served:
                 self._prepare()
-            if self._run():
-                self._served = True
+            self._launch()
+            if self._serves():
                 return
             if "Address already in use" not in self.log_tail(400):
                 break
@@ -189,12 +193,19 @@ class KafkaBroker:
         path = self._dir / "kafka.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
-    async def create_topics(self, topics: Mapping[str, int], configs: Mapping[str, str] | None = None) -> None:
+    def log_folder(self, topic: str, partition: int) -> Path:
+        """Where this broker keeps a partition's segments."""
+        return self._dir / "data" / f"{topic}-{partition}"
+
+    async def create_topics(
+        self, topics: Mapping[str, int], configs: Mapping[str, str] | None = None, *, replicas: int = 1
+    ) -> None:
         """Create topics (name: partitions), each with these configs, and wait until every partition has its leader."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         await admin.start()
         try:
-            wanted = [NewTopic(name, count, 1, topic_configs=dict(configs or {})) for name, count in topics.items()]
+            settings = dict(configs or {})
+            wanted = [NewTopic(name, count, replicas, topic_configs=settings) for name, count in topics.items()]
             for topic, code, reason in (await admin.create_topics(wanted)).topic_errors:
                 if code:
                     raise for_code(code)(f"{topic}: {reason}")
@@ -207,7 +218,7 @@ class KafkaBroker:
     def _prepare(self) -> None:
         """Choose ports, write the settings, format an empty data folder."""
         shutil.rmtree(self._dir / "data", ignore_errors=True)
-        self._port, controller_port = _free_ports()
+        self._port, controller_port = self._choose_ports()
         text = PROPERTIES.format(port=self._port, controller_port=controller_port, log_dir=self._dir / "data")
         extra = "".join(f"{name}={value}\n" for name, value in self._properties.items())
         settings = self._dir / "server.properties"
@@ -216,6 +227,10 @@ class KafkaBroker:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=READY_S, check=False)
         if ran.returncode:
             raise BrokerFailedError((ran.stdout + ran.stderr)[-2_000:])
+
+    def _choose_ports(self) -> tuple[int, int]:
+        """Choose the ports of clients and of the controller."""
+        return free_ports()
 
     def _java(self, main_class: str, *arguments: str) -> list[str]:
         """Return the command; `setpriv` lets the broker die with us even when we are killed."""
@@ -228,17 +243,27 @@ class KafkaBroker:
         jars = ["-cp", f"{self._jars}/*"]
         return [*guard, "java", "-Xms64m", f"-Xmx{self._heap}", *quick, *quiet, *jars, main_class, *arguments]
 
-    def _run(self) -> bool:
-        """Start the process; return whether it came to serve."""
-        log = self._dir / "kafka.log"
-        with log.open("wb") as output:
+    def _launch(self) -> None:
+        """Start the process, from a thread that lives as long as we do: it is killed with the one that started it."""
+        with (self._dir / "kafka.log").open("wb") as output:
             command = self._java("kafka.Kafka", str(self._dir / "server.properties"))
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            self._process = _LAUNCHER.submit(
+                subprocess.Popen,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            ).result()
+
+    def _serves(self) -> bool:
+        """Wait until the process that was started serves; return whether it does."""
+        assert self._process
+        log = self._dir / "kafka.log"
         ends_at_s = time.monotonic() + READY_S
         while time.monotonic() < ends_at_s and self._process.poll() is None:
             if b"Kafka Server started" in log.read_bytes():
+                self._served = True
                 return True
             time.sleep(0.05)
         self.kill()
@@ -267,7 +292,7 @@ def _led(topics: list[dict[str, object]]) -> bool:
     return all(not topic["error_code"] for topic in topics) and all(each["leader"] >= 0 for each in partitions)
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
     """Return two ports that were free a moment ago: another process may be quicker, hence the retry in `start`."""
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))

@@ -1,12 +1,16 @@
 """Settings for clients under test: quick timeouts, small limits, any of them to be replaced."""
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Coroutine
 from typing import Any
 
+from aiohttp.abc import AbstractResolver
+
+from tests.support.fault_server import FaultServer
 from workers.llm import Client
 from workers.ports import Ask, Frame
-from workers.records import Passage, Prompt
+from workers.records import Passage, Prompt, Reply
 from workers.settings.model import ModelSettings
 
 ASK = Ask(
@@ -18,15 +22,22 @@ ASK = Ask(
 )
 
 
+Serve = Callable[..., Coroutine[Any, Any, FaultServer]]
+"""The fixture `serve`: starts a server with a script."""
+
+Start = Callable[..., Coroutine[Any, Any, Client]]
+"""The fixture `start`: starts a client, with one attempt unless told otherwise."""
+
+
 def model_settings(*urls: str, slots: int = 4, **changes: Any) -> ModelSettings:
     """Return settings of a model behind these URLs."""
     endpoints = [{"url": url, "max_in_flight": slots} for url in urls]
     return ModelSettings.model_validate({"model": "tiny", "endpoints": endpoints, "timeout_s": 2.0, **changes})
 
 
-def client_for(*urls: str, slots: int = 4, **changes: Any) -> Client:
+def client_for(*urls: str, slots: int = 4, resolver: AbstractResolver | None = None, **changes: Any) -> Client:
     """Return a client that is not started yet."""
-    return Client("tiny", model_settings(*urls, slots=slots, **changes))
+    return Client("tiny", model_settings(*urls, slots=slots, **changes), resolver)
 
 
 def prompt_for(frame: Frame, text: str = '"a ticket"') -> Prompt:
@@ -37,6 +48,19 @@ def prompt_for(frame: Frame, text: str = '"a ticket"') -> Prompt:
 def passage(deadline_s: float = 10.0) -> Passage:
     """Return a passage that has not begun."""
     return Passage(deadline_s=deadline_s)
+
+
+async def ask(client: Client, way: Passage | None = None, wait_s: float = 0.0) -> Reply:
+    """Ask once, bounded."""
+    async with asyncio.timeout(30):
+        return await client.complete(prompt_for(client.frame(ASK)), way or passage(), wait_s=wait_s)
+
+
+def refused_url() -> str:
+    """Return a URL on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{sock.getsockname()[1]}"
 
 
 async def until(condition: Callable[[], object]) -> None:

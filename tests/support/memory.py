@@ -68,6 +68,9 @@ class LogConsumer:
     `fetch_gate` holds fetches from at least `held_from` partitions.
     """
 
+    _coordinator = None
+    """No group to leave."""
+
     def __init__(self) -> None:
         self.logs: dict[TopicPartition, list[Fetched]] = {}
         self.first: dict[TopicPartition, int] = {}

@@ -8,14 +8,19 @@ from typing import Any, Self
 
 import orjson
 
-from tests.support.accounting import KINDS, Account, account, source
 from tests.support.deployment import WorkerProcess, configuration, wait_for
 from tests.support.kafka import CLUSTER_ID, KafkaBroker
 from tests.support.topics import New, committed, fresh_name, produce, read_all
+from tests.support.verdicts import verdict_of
+from topics.spec import KINDS
+from workers.audit import Verdict, named_source
 from workers.demo.processes import SimulatedModel
+from workers.settings.model import Kafka
 from workers.stream.commit_metadata import decode, fingerprint
 
 TASK = "t"
+ENDS = ("enriched", "fallback", "dlq")
+"""The topics in which a record ends (a review copy is a copy)."""
 
 
 class Stage:
@@ -56,7 +61,7 @@ class Stage:
         )
 
     async def __aenter__(self) -> Self:
-        names = [self.topic, *(f"{self.topic}.{TASK}.{kind}" for kind in (*KINDS, "review"))]
+        names = [self.topic, *(f"{self.topic}.{TASK}.{kind}" for kind in KINDS)]
         await self.broker.create_topics(dict.fromkeys(names, self.partitions))
         return self
 
@@ -83,14 +88,15 @@ class Stage:
             ],
         )
 
-    async def account(self) -> Account:
-        """What became of every record."""
-        return await account(self.broker.bootstrap_servers, self.topic, TASK)
+    async def verdict(self, **asked: Any) -> Verdict:
+        """What became of every record; see `verdict_of` for what may be asked."""
+        kafka = Kafka(bootstrap_servers=self.broker.bootstrap_servers, group_id=self.group)
+        return await verdict_of(kafka, self.topic, TASK, **asked)
 
     async def ended(self) -> list[str]:
         """The sources of all outputs so far, repetitions included."""
         servers = self.broker.bootstrap_servers
-        return [source(one) for kind in KINDS for one in await read_all(servers, f"{self.topic}.{TASK}.{kind}")]
+        return [named_source(one) for kind in ENDS for one in await read_all(servers, f"{self.topic}.{TASK}.{kind}")]
 
     async def committed(self) -> dict[int, tuple[int, str]]:
         """Next offset and metadata by partition."""

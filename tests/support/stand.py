@@ -7,13 +7,15 @@ from typing import Any
 
 from aiokafka.structs import ConsumerRecord
 
-from tests.support.accounting import Account, account, ends
 from tests.support.deployment import WorkerProcess, configuration
 from tests.support.embedded import EmbeddedKafka
 from tests.support.kafka import KafkaBroker
-from tests.support.topics import New, committed, fresh_name, produce, read_all
+from tests.support.topics import New, committed, ends, fresh_name, produce, read_all
+from tests.support.verdicts import verdict_of
 from topics.spec import output_names
+from workers.audit import Verdict
 from workers.demo.processes import SimulatedModel
+from workers.settings.model import Kafka
 
 Broker = KafkaBroker | EmbeddedKafka
 Simulate = Callable[..., SimulatedModel]
@@ -65,9 +67,14 @@ class Stand:
         """Return what a task wrote for an input topic, by the kind of output."""
         return await read_all(self.servers, f"{topic}.{task}.{kind}")
 
-    async def account(self, topic: str, task: str = TASK) -> Account:
-        """Return what became of the records of an input topic."""
-        return await account(self.servers, topic, task)
+    async def verdict(self, topic: str, task: str = TASK, **asked: Any) -> Verdict:
+        """Return what became of the records of an input topic; see `verdict_of` for what may be asked."""
+        return await verdict_of(self.kafka, topic, task, **asked)
+
+    @property
+    def kafka(self) -> Kafka:
+        """The stand's group on its broker."""
+        return Kafka(bootstrap_servers=self.servers, group_id=self.group)
 
     async def committed(self, topic: str) -> dict[int, int]:
         """Return the group's committed offset of each partition that has one."""

@@ -93,6 +93,19 @@ async def _read_to_the_end(consumer: AIOKafkaConsumer, partitions: list[TopicPar
     return [record for partition in partitions for record in found[partition]]
 
 
+async def ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
+    """Return the end offset of each partition, as a reader of committed transactions sees it."""
+    consumer = AIOKafkaConsumer(
+        topic, bootstrap_servers=bootstrap_servers, enable_auto_commit=False, isolation_level="read_committed"
+    )
+    await consumer.start()
+    try:
+        found = await consumer.end_offsets(consumer.assignment())
+    finally:
+        await consumer.stop()
+    return {at.partition: offset for at, offset in found.items()}
+
+
 async def committed(bootstrap_servers: str, group: str, topics: Iterable[str]) -> dict[TopicPartition, tuple[int, str]]:
     """Return (next offset, metadata) of every partition for which the group has committed."""
     stored = await _with_admin(bootstrap_servers, partial(_group_offsets, group=group, topics=list(topics)))

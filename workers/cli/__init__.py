@@ -12,6 +12,7 @@ VERBS = {
     "demo": "demo:demo",
     "lint": "lint:lint",
     "dry-run": "dry_run:dry_run",
+    "audit": "audit:audit",
     "echo": "echo:echo",
     "schema": "schema:schema",
     "topics": "topics:app",

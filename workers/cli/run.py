@@ -5,12 +5,17 @@ import uvloop
 
 from workers import log, metrics
 from workers.cli.configuration import Config, read_or_exit
+from workers.errors import EX_SOFTWARE
 from workers.llm import Client
+from workers.settings.checks.host import raise_open_files
 from workers.settings.model import Settings
+from workers.settings.slots import all_slots, fitted
 from workers.stream.worker import Worker
 from workers.task import compile_task
 
 LOG_FLUSH_S = 2.0
+
+_log = log.get_logger(__name__)
 
 
 def run(config: Config) -> None:
@@ -25,10 +30,23 @@ def run(config: Config) -> None:
     logs = loaded.settings.worker.log
     log.configure(logs.level, logs.format, loaded.secrets, on_drop=metrics.LOG_DROPPED.inc)
     try:
-        code = uvloop.run(_work(loaded.settings))
+        code = uvloop.run(_work(_fitted(loaded.settings)))
+    except Exception:  # noqa: BLE001 - the last word of the process
+        # The interpreter's own traceback would go past the redactor, and end with code 1.
+        _log.exception("stopping", reason="an internal error", code=EX_SOFTWARE)
+        code = EX_SOFTWARE
     finally:
         log.flush(LOG_FLUSH_S)
     raise typer.Exit(code)
+
+
+def _fitted(settings: Settings) -> Settings:
+    """Return the settings with no more slots than this process may open files for, and say so when they were cut."""
+    open_files = raise_open_files()
+    fitting = fitted(settings, open_files)
+    if fitting is not settings:
+        _log.warning("slots_cut", slots=all_slots(fitting), configured=all_slots(settings), open_files=open_files)
+    return fitting
 
 
 async def _work(settings: Settings) -> int:

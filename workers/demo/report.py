@@ -38,7 +38,7 @@ def opening(summary: Summary) -> RenderableType:
 
 def closing(console: Console, summary: Summary, log: Path) -> None:
     """Print what became of the records, whether the demo kept its promise, and where to look next."""
-    if summary.account is not None:
+    if summary.verdict is not None:
         _print_results(console, summary)
     for problem in summary.problems:
         console.print(Text(f"FAILED: {problem}", "bold red"))
@@ -70,10 +70,10 @@ def _print_results(console: Console, summary: Summary) -> None:
 def _outcomes(summary: Summary) -> RenderableType:
     table = _table("outcome", "answered by", "why not by the model")
     table.add_column("records", justify="right")
-    if summary.account is not None:
-        for end, count in sorted_ends(summary.account):
+    if summary.verdict is not None:
+        for end, count in sorted_ends(summary.verdict):
             table.add_row(OUTCOMES.get(end.outcome, end.outcome), end.tier, end.reason, str(count))
-        table.add_row("in all", "", "", str(summary.account.ends.total()), style="bold")
+        table.add_row("in all", "", "", str(summary.verdict.ends.total()), style="bold")
     return _indented(table)
 
 

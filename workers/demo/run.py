@@ -10,11 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from workers.audit import judge
+from workers.audit.task_rules import rules_of
 from workers.clock import monotonic_s
 from workers.demo import report
-from workers.demo.account import account
 from workers.demo.broker import EmbeddedBroker
-from workers.demo.deployment import PARTITIONS, Deployment, deploy
+from workers.demo.deployment import PARTITIONS, TASK, Deployment, deploy
 from workers.demo.figures import latencies, outage
 from workers.demo.play import Play
 from workers.demo.processes import SimulatedModel
@@ -160,11 +161,13 @@ async def _account(stage: Stage, worker: WorkerProcess, summary: Summary) -> Non
     topics = dict.fromkeys([deployment.input, *deployment.outputs.values()], PARTITIONS)
     read = await readback.read_topics(deployment.kafka, topics)
     outputs = {kind: read[name] for kind, name in deployment.outputs.items()}
-    summary.account = account(read[deployment.input], outputs)
-    for problem in summary.account.problems():
+    verdict = summary.verdict = judge(
+        read[deployment.input], outputs, rules=rules_of(deployment.settings, TASK, over=True)
+    )
+    for problem in verdict.broken():
         summary.fail(problem)
-    if summary.account.inputs != len(stage.tickets):
-        summary.fail(f"{summary.account.inputs} records are in the input topic, {len(stage.tickets)} were written")
+    if verdict.inputs != len(stage.tickets):
+        summary.fail(f"{verdict.inputs} records are in the input topic, {len(stage.tickets)} were written")
     summary.latencies = latencies(outputs)
     summary.samples = samples(outputs)
     opened, closed = [*worker.logged(OPENED)], [*worker.logged(CLOSED)]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from workers.demo.account import Account, End
+from workers.audit import End, Verdict
 from workers.demo.figures import Outage, Spread
 from workers.demo.samples import Sample
 
@@ -17,7 +17,7 @@ class Summary:
     model: str
     simulated: list[str]
     records: int
-    account: Account | None = None
+    verdict: Verdict | None = None
     lag: int | None = None
     latencies: Mapping[str, Spread] = field(default_factory=dict)
     outage: Outage | None = None
@@ -33,7 +33,7 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """Return one JSON object; `ok` says it all."""
-        account, outage = self.account, self.outage
+        verdict, outage = self.verdict, self.outage
         return {
             "ok": not self.problems,
             "problems": self.problems,
@@ -44,11 +44,11 @@ class Summary:
             "records": self.records,
             "outcomes": [
                 {"outcome": end.outcome, "tier": end.tier or None, "reason": end.reason or None, "records": count}
-                for end, count in (sorted_ends(account) if account else [])
+                for end, count in (sorted_ends(verdict) if verdict else [])
             ],
-            "lost": len(account.lost) if account else None,
-            "repeated": len(account.repeated) if account else None,
-            "review_copies": account.review_copies if account else None,
+            "lost": len(verdict.lost) if verdict else None,
+            "repeated": len(verdict.repeated) if verdict else None,
+            "review_copies": verdict.review_copies if verdict else None,
             "lag": self.lag,
             "latency_s": {what: asdict(spread) for what, spread in self.latencies.items()},
             "outage": outage
@@ -61,9 +61,9 @@ class Summary:
         }
 
 
-def sorted_ends(account: Account) -> list[tuple[End, int]]:
+def sorted_ends(verdict: Verdict) -> list[tuple[End, int]]:
     """Return the ends in the order of the ladder: the model's, then rung by rung, then dead letters and tombstones."""
     order = ("model", "rules", "review", "skip", "default", "")
     return sorted(
-        account.ends.items(), key=lambda one: (order.index(one[0].tier), one[0].outcome != "rejected", one[0].reason)
+        verdict.ends.items(), key=lambda one: (order.index(one[0].tier), one[0].outcome != "rejected", one[0].reason)
     )
