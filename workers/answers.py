@@ -65,12 +65,16 @@ def _checker(path: Path, schema: dict[str, Any]) -> Callable[[Any], str | None]:
         )
     except jsonschema_rs.ValidationError as exc:
         raise SchemaInvalid(f"{path}: {_what_is_wrong(exc, schema)}") from exc
-    is_valid, iter_errors = validator.is_valid, validator.iter_errors
+    is_valid, validate = validator.is_valid, validator.validate
 
     def check(value: Any) -> str | None:
         if is_valid(value):
             return None
-        return _described(next(iter(iter_errors(value))))[:_WRONG_MAX_CHARS]
+        try:
+            validate(value)  # the first error only: all those of a large answer would hold the loop for 0.1 s
+        except jsonschema_rs.ValidationError as exc:
+            return _described(exc)[:_WRONG_MAX_CHARS]
+        return None
 
     return check
 
@@ -81,8 +85,8 @@ def _described(error: jsonschema_rs.ValidationError) -> str:
     unexpected = getattr(error.kind, "unexpected", None)
     if not unexpected:
         return f"{where}: {error.message}"
-    named = sorted(name for name in unexpected if _NAME.fullmatch(str(name)))
-    return f"{where}: {len(unexpected)} properties that the schema does not allow: {', '.join(named) or 'odd names'}"
+    name = str(unexpected[0])
+    return f"{where}: a property that the schema does not allow: {name if _NAME.fullmatch(name) else 'an odd name'}"
 
 
 def _what_is_wrong(error: jsonschema_rs.ValidationError, schema: dict[str, Any]) -> str:

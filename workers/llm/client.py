@@ -9,6 +9,8 @@ import pybreaker
 import stamina
 import stamina.instrumentation
 import structlog
+from aiohttp.abc import AbstractResolver
+from pydantic import SecretStr
 
 from workers.clock import monotonic_s
 from workers.errors import BadEnvelope, Busy, DeadlineOver, NoAnswer, Unavailable
@@ -23,11 +25,14 @@ from workers.llm.status import error_for, words_of
 from workers.llm.transport import Target, Transport, target
 from workers.ports import Ask, Frame
 from workers.records import Passage, Prompt, Reply
+from workers.settings.checks.secrets import fits_header
 from workers.settings.model import ModelSettings
+from workers.settings.secret_file import reread
 
 _log = structlog.get_logger("penstock.llm")
 
 _OK = 200
+_KEY_REFUSED = (401, 403)
 
 _LEAST_RATIO = 0.1
 """No further attempt with less than this share of `timeout_s` left: it would fail, and the endpoint be blamed."""
@@ -50,13 +55,13 @@ class _Course:
 class Client:
     """A `Model` (workers.ports) behind one or several URLs. For one event loop; `start` before, `close` after use."""
 
-    def __init__(self, name: str, settings: ModelSettings) -> None:
+    def __init__(self, name: str, settings: ModelSettings, resolver: AbstractResolver | None = None) -> None:
         self.name = name
         self._settings = settings
         self._dialect = DIALECTS[settings.dialect]
         self._least_s = _LEAST_RATIO * settings.timeout_s
-        self._secret = settings.api_key.get_secret_value() if settings.api_key is not None else None
-        self._transport = Transport(settings)
+        self._key = settings.api_key
+        self._transport = Transport(settings, resolver)
         self._series = Series(name)
         self._targets: list[Target] = []
         self._endpoints: list[Endpoint] = []
@@ -117,7 +122,8 @@ class Client:
         try:
             said = self._read(to, status, headers, body)
         except NoAnswer as error:
-            if status != _OK and (words := words_of(body, self._secret)):
+            secret = self._key.get_secret_value() if self._key is not None else None
+            if status != _OK and (words := words_of(body, secret)):
                 raise type(error)(f"{error}; it says: {words}") from error
             raise
         return _reply(said, to, monotonic_s() - began_s, attempts=1)
@@ -167,13 +173,32 @@ class Client:
             raise DeadlineOver("the deadline ended before another attempt could be made")
         passage.attempts += 1
         passage.busy = True
-        status, headers, body = await self._transport.post(
-            to, course.prompt.body, min(self._settings.timeout_s, left_s)
-        )
+        status, headers, body = await self._post(to, course.prompt.body, min(self._settings.timeout_s, left_s))
         reply = _reply(self._read(to, status, headers, body), to, monotonic_s() - began_s, attempts=passage.attempts)
         self._admission.settle(grant, None)
         self._series.answered(reply)
         return reply
+
+    async def _post(self, to: Target, body: bytes, timeout_s: float) -> tuple[int, Mapping[str, str], bytes]:
+        """Post once; once more when the key was refused and a newer one can be had (rotated while we ran)."""
+        key, began_s = self._key, monotonic_s()
+        answer = await self._transport.post(to, body, timeout_s)
+        if answer[0] in _KEY_REFUSED and key is not None and self._renewed(key):
+            left_s = timeout_s - (monotonic_s() - began_s)
+            if left_s > 0:
+                return await self._transport.post(to, body, left_s)
+        return answer
+
+    def _renewed(self, refused: SecretStr) -> bool:
+        """Return whether the key is another than the refused one by now, reading its file again if need be."""
+        if self._key is refused:
+            fresh = reread(refused)
+            if fresh is refused or not fits_header(fresh):
+                return False
+            self._key = fresh
+            self._transport.authorize(fresh)
+            _log.info("api_key_read_again", model=self.name)
+        return True
 
     def _read(self, to: Target, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
         """Return the completion, or raise what the answer is instead."""

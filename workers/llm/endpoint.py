@@ -72,8 +72,10 @@ class Endpoint:
         self.breaker.record(grant.epoch, error, now_s)
         if isinstance(error, Busy):
             self._cool(error, fresh=grant.began_s >= self._cut_at_s, now_s=now_s)
-        elif error is None and self.limit < self.slots and grant.began_s >= self._cut_at_s:
-            self._grow()
+        elif error is None and grant.began_s >= self._cut_at_s:
+            self._refusals = 0
+            if self.limit < self.slots:
+                self._grow()
 
     def _cool(self, error: Busy, *, fresh: bool, now_s: float) -> None:
         if fresh:
@@ -83,11 +85,11 @@ class Endpoint:
             self._cut_at_s = now_s
         pause_s = error.retry_after_s
         if pause_s is None:
-            pause_s = cool_down_s(self._refusals) if fresh else 0.0
+            # While the breaker is open its trials are pause enough: they find out when the endpoint is back.
+            pause_s = cool_down_s(self._refusals) if fresh and self.breaker.closed else 0.0
         self.cool_until_s = max(self.cool_until_s, now_s + pause_s)
 
     def _grow(self) -> None:
-        self._refusals = 0
         self._credit += 1
         if self._credit >= self.limit:
             self.limit += 1

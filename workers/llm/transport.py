@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
+from pydantic import SecretStr
 from yarl import URL
 
 from workers.clock import monotonic_s
-from workers.errors import EX_CONFIG, AnswerTooLarge, ConnectFailed, ConnectionLost, Exit, TimedOut
+from workers.errors import EX_CONFIG, AnswerTooLarge, ConnectFailed, ConnectionLost, Exit, Misconfigured, TimedOut
+from workers.llm.resolver import CheckedResolver, ForbiddenAddress
 from workers.llm.scrub import quote
+from workers.settings.checks.endpoints import is_forbidden_address, literal_address
 from workers.settings.model import ModelSettings
 
 KEEP_ALIVE_S = 4.0
@@ -39,6 +43,9 @@ def target(url: str, path: str) -> Target:
     parsed = URL(url)
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError("an endpoint's url starts with http:// or https:// and names a host")
+    address = literal_address(parsed.raw_host or "")
+    if address is not None and is_forbidden_address(address):
+        raise ValueError("a link-local or cloud metadata address is no endpoint")
     bare = parsed.with_user(None).with_query(None).with_fragment(None)
     root = str(bare).rstrip("/").removesuffix("/v1").rstrip("/")
     headers = None
@@ -52,11 +59,13 @@ class Transport:
 
     Redirects are not followed (a 307 would post the record to another host), proxies and .netrc of the environment are
     ignored, cookies dropped, certificates always checked. Bodies are asked for uncompressed, never decompressed (204 KB
-    of gzip became 209 MB) and read up to `max_response_bytes`.
+    of gzip became 209 MB) and read up to `max_response_bytes`. What a host name leads to is checked at each connection;
+    `resolver` stands for the system's in tests.
     """
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, resolver: AbstractResolver | None = None) -> None:
         self._settings = settings
+        self._resolver = resolver
         self._whole = self._timeout(settings.timeout_s)
         self._pool: aiohttp.ClientSession | None = None
         self._single: aiohttp.ClientSession | None = None
@@ -68,16 +77,30 @@ class Transport:
             Exit: 78, `ca_file` cannot be read.
         """
         context = self._tls()
+        resolver = CheckedResolver(self._resolver or aiohttp.ThreadedResolver())
         slots = sum(endpoint.max_in_flight for endpoint in self._settings.all_endpoints())
         self._pool = self._session(
             aiohttp.TCPConnector(
-                limit=slots, ssl=context, ttl_dns_cache=DNS_TTL_S, keepalive_timeout=KEEP_ALIVE_S, force_close=False
+                limit=slots,
+                ssl=context,
+                resolver=resolver,
+                ttl_dns_cache=DNS_TTL_S,
+                keepalive_timeout=KEEP_ALIVE_S,
+                force_close=False,
             )
         )
         # For the one retry that must not meet another stale connection of the pool.
         self._single = self._session(
-            aiohttp.TCPConnector(limit=slots, ssl=context, ttl_dns_cache=DNS_TTL_S, force_close=True)
+            aiohttp.TCPConnector(limit=slots, ssl=context, resolver=resolver, ttl_dns_cache=DNS_TTL_S, force_close=True)
         )
+        if self._settings.api_key is not None:
+            self.authorize(self._settings.api_key)
+
+    def authorize(self, key: SecretStr) -> None:
+        """Send this key as a bearer token with every request that begins from now on."""
+        for session in (self._pool, self._single):
+            if session is not None:
+                session.headers["Authorization"] = f"Bearer {key.get_secret_value()}"
 
     async def close(self) -> None:
         """Close all connections."""
@@ -91,6 +114,7 @@ class Transport:
 
         Raises:
             TimedOut, ConnectFailed, ConnectionLost, AnswerTooLarge: all retryable.
+            Misconfigured: the host is one that must not be asked.
 
         Cancellation closes the connection.
         """
@@ -142,6 +166,8 @@ class Transport:
                 raise ConnectFailed(f"certificate of {to.label} refused: {_why(exc.certificate_error)}") from exc
             case aiohttp.ClientConnectorSSLError():
                 raise ConnectFailed(f"no TLS with {to.label}: does it speak https?") from exc
+            case aiohttp.ClientConnectorDNSError(os_error=ForbiddenAddress()):
+                raise Misconfigured(f"{to.label} leads to a link-local or cloud metadata address: not asked") from exc
             case aiohttp.ClientConnectorDNSError():
                 raise ConnectFailed(f"the host name of {to.label} cannot be resolved") from exc
             case aiohttp.ClientConnectorError():
@@ -159,17 +185,14 @@ class Transport:
         return aiohttp.ClientTimeout(total=total_s, sock_connect=self._settings.connect_timeout_s)
 
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "penstock",
-        }
-        if self._settings.api_key is not None:
-            headers["Authorization"] = f"Bearer {self._settings.api_key.get_secret_value()}"
         return aiohttp.ClientSession(
             connector=connector,
-            headers=headers,
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": "penstock",
+            },
             timeout=self._whole,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

@@ -88,9 +88,10 @@ def configure(
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
-    root.handlers[:] = [_Bridge()]
-    # Debug lines of libraries show whole requests, and with them values and keys: never.
-    root.setLevel(max(_LEVELS[level], logging.INFO))
+    # Debug lines of libraries show whole requests, and with them values and keys: never, whatever level a library sets.
+    least = max(_LEVELS[level], logging.INFO)
+    root.handlers[:] = [_Bridge(least)]
+    root.setLevel(least)
 
 
 @contextlib.contextmanager
@@ -123,6 +124,12 @@ def flush(timeout_s: float) -> bool:
 def scrub(text: str) -> str:
     """Return `text` without known secrets and URL userinfo: for exception texts that leave by other ways."""
     return (_chain.redactor if _chain is not None else _NO_SECRETS).text(text)
+
+
+def hide(secret: str) -> None:
+    """Keep one more secret out of every later line: a key that was read again after a rotation."""
+    if _chain is not None:
+        _chain.redactor.learn(secret)
 
 
 _NO_SECRETS = Redactor(())

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -10,6 +11,8 @@ from urllib.parse import quote, quote_plus
 MASK = "**********"
 MIN_SECRET_CHARS = 4
 """Shorter values would blank half of every line; `lint` should refuse them."""
+LEARNED_MAX = 32
+"""Secrets that came later: a bearer token that is renewed every few minutes must not fill the memory."""
 MAX_TEXT_CHARS = 8_192
 _READ_CHARS = 8 * MAX_TEXT_CHARS
 _MIN_BASE64_CHARS = 6
@@ -22,9 +25,20 @@ class Redactor:
     """Knows the secrets of this process. Cheap for plain numbers, one pass of a regular expression for a text."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets for form in _forms(secret)}
+        self._first = frozenset(secrets)
+        self._learned: deque[str] = deque(maxlen=LEARNED_MAX)
+        self._known = self._pattern()
+
+    def learn(self, secret: str) -> None:
+        """Hide this one from now on too, at the expense of the oldest that was learned."""
+        if secret not in self._first and secret not in self._learned:
+            self._learned.append(secret)
+            self._known = self._pattern()
+
+    def _pattern(self) -> re.Pattern[str] | None:
+        forms = {form for secret in (*self._first, *self._learned) for form in _forms(secret)}
         longest_first = sorted(forms, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+        return re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
     def text(self, text: str) -> str:
         """Return `text` without secrets, shortened in the middle to `MAX_TEXT_CHARS`."""

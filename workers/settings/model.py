@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from workers.settings.secret_file import as_secret
+
 _SIZE_PATTERN = r"(\d{1,15})\s*(B|KiB|MiB|GiB)?"
 _SIZE = re.compile(_SIZE_PATTERN)
 _UNIT_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -54,7 +56,7 @@ FilePath = Annotated[
     Path, Field(strict=False, description="relative to the configuration file"), AfterValidator(_in_folder)
 ]
 OptionalFile = FilePath | None
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_unset)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(as_secret), BeforeValidator(_empty_is_unset)]
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 

@@ -154,6 +154,9 @@ class _Builder:
                 self._spoil(key, path, "a key must be plain text")
                 continue
             name = str(key.value)
+            if not _is_unicode(name):
+                self._spoil(key, path, "half a surrogate pair is no character")
+                continue
             if name in value:
                 first = self._tree.keys[*path, name]
                 self._tree.problems.append((_mark(key), f"duplicate key {shown(name)}, first in line {first[0]}"))

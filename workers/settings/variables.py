@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,13 @@ SECRET_MAX_BYTES = 64 << 10
 
 class VariableUnusable(ValueError):
     """The variable or its file is not there; the text names it and never shows a value."""
+
+
+class FileText(str):
+    """A text with something out of a file in it. `again` returns it as the file has it now, or VariableUnusable."""
+
+    __slots__ = ("again",)
+    again: Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +65,9 @@ class Variables:
 
         only = _VARIABLE.fullmatch(text)
         expanded = _VARIABLE.sub(value_of, text)
+        if secrets:
+            expanded = FileText(expanded)
+            expanded.again = lambda: self.expand(text).text
         return Expanded(text=expanded, whole=bool(only and only["name"]), secrets=tuple(filter(None, secrets)))
 
     def _lookup(self, name: str, default: str | None) -> str:

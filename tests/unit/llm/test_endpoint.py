@@ -33,9 +33,10 @@ def test_one_slot_always_remains() -> None:
     assert endpoint.limit == 1
 
 
-def test_cool_downs_without_a_time_double_and_answers_end_that() -> None:
+@pytest.mark.parametrize("slots", [1, 4])
+def test_cool_downs_without_a_time_double_and_answers_end_that(slots: int) -> None:
     """A server that gives no time is left alone for longer each time it refuses in a row, until it answers."""
-    endpoint = endpoint_with(4)
+    endpoint = endpoint_with(slots)
     now_s, pauses_s = 0.0, []
     for error in (Busy("429"), Busy("429"), Busy("429"), None, Busy("429")):
         endpoint.settle(endpoint.enter(now_s), error, now_s)
@@ -44,6 +45,17 @@ def test_cool_downs_without_a_time_double_and_answers_end_that() -> None:
             now_s = endpoint.cool_until_s
     for pause_s, full_s in zip(pauses_s, (0.5, 1.0, 2.0, 0.5), strict=True):
         assert 0.75 * full_s <= pause_s <= full_s
+
+
+@pytest.mark.parametrize(("asked_s", "next_trial_s"), [(None, 1.0), (7.0, 7.0)])
+def test_an_open_breaker_needs_no_cool_down_of_ours(asked_s: float | None, next_trial_s: float) -> None:
+    """Trials that end in 503 go on once per `reset_timeout_s`, unless the server asks for more: it may be back."""
+    endpoint = Endpoint(0, "http://m", 4, Breaker(BreakerSettings(min_calls=1, reset_timeout_s=1.0), lambda *_: None))
+    now_s = 0.0
+    for _ in range(6):
+        endpoint.settle(endpoint.enter(now_s), Overloaded("503", asked_s), now_s)
+        assert endpoint.admits_from_s() == now_s + next_trial_s
+        now_s = endpoint.admits_from_s()
 
 
 def test_answers_give_slots_back_up_to_what_is_configured() -> None:

@@ -176,6 +176,7 @@ WARNINGS = {
 }
 
 
+@pytest.mark.fault("P3", "P9")
 @pytest.mark.parametrize("name", WARNINGS)
 def test_each_warning_is_one_line_at_its_place(name: str, tmp_path: Path) -> None:
     """Arithmetic that cannot hold is said, but does not stop a worker."""
@@ -200,7 +201,7 @@ SOUND_CHANGES = {
     ),
     "several brokers": ("localhost:9092", "a:1, 10.0.0.1:9092,[::1]:9092"),
     "key over TLS": (URL, "    url: https://llm/v1\n    api_key: sk-12345"),
-    "key to this host": (URL, "    url: http://127.1:8000\n    api_key: sk-12345"),
+    "key to this host": (URL, "    url: http://127.0.0.2:8000\n    api_key: sk-12345"),
     "shared dead letters": (
         "tasks:\n",
         f"tasks:\n  b:\n{SHARED}    input: b\n{SECOND}  c:\n{SHARED}    input: c\n{SECOND}",
@@ -230,6 +231,10 @@ def test_what_is_sound_is_left_alone(name: str, tmp_path: Path) -> None:
         "http://[::ffff:169.254.169.254]",
         "http://[2002:a9fe:a9fe::1]",
         "http://[fd00:ec2::254]",
+        "http://[64:ff9b::a9fe:a9fe]",
+        "http://[64:ff9b:1::a9fe:a9fe]",
+        "http://[::a9fe:a9fe]",
+        "http://[::ffff:0:a9fe:a9fe]",
         "http://metadata.google.internal",
         "http://METADATA.google.internal.:80",
     ],
@@ -270,6 +275,12 @@ def test_private_addresses_are_where_models_are_served(url: str) -> None:
         ("", "begins with http"),
         ("http://ho st/hunter22", "no spaces"),
         ("http://host\n", "no spaces"),
+        ("http://\uff11\uff16\uff19.254.169.254", "not ASCII"),
+        ("http://169\u3002254\u3002169\u3002254", "not ASCII"),
+        ("http://169.254.169.254.", "all four numbers"),
+        ("http://127.1:8000", "all four numbers"),
+        ("http://2130706433", "all four numbers"),
+        ("http://017700000001", "all four numbers"),
     ],
 )
 def test_a_url_says_where_and_nothing_else(url: str, what: str) -> None:

@@ -21,11 +21,14 @@ def nested(depth: int) -> bytes:
     return inner
 
 
+@pytest.mark.fault("D1", "D5", "D6", "D9")
 @pytest.mark.parametrize(
     ("value", "error"),
     [
         (b"", EmptyValue),
         (b" ", NotJson),
+        (b"\x00\x00\x00\x00\x07{}", NotJson),  # a schema registry's frame
+        (b"\x00\x00", NotJson),
         (b"\xef\xbb\xbf{}", NotJson),
         (b'{"a": 1', NotJson),
         (b"{'a': 1}", NotJson),
@@ -50,6 +53,7 @@ def test_refused_as(value: bytes, error: type[PenstockError]) -> None:
         decode(make_record(value=value), JSON)
 
 
+@pytest.mark.fault("D7")
 @pytest.mark.parametrize(
     ("value", "decoded"),
     [

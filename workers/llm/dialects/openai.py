@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import orjson
 
 from workers.errors import AnswerEmpty, AnswerRefused, BadEnvelope
+from workers.json_text import loads
 from workers.ports import Ask, Frame
 
 _NAME_REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
@@ -48,7 +49,7 @@ class OpenAI:
             AnswerRefused: the model, or a filter, refused.
         """
         try:
-            envelope = orjson.loads(body)
+            envelope = loads(body)
         except orjson.JSONDecodeError as exc:
             raise BadEnvelope(f"200 with {len(body)} bytes that are no JSON: cut, or no model server") from exc
         if not isinstance(envelope, dict) or not isinstance(choices := envelope.get("choices"), list):

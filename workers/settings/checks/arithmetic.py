@@ -6,6 +6,7 @@ from workers.settings import tree
 from workers.settings.checks.host import Host
 from workers.settings.model import ModelSettings, TaskSettings
 from workers.settings.problems import Problem
+from workers.settings.slots import FILES_BESIDE_SLOTS, all_slots, slots_of, slots_that_fit
 from workers.settings.source import Loaded
 
 Finding = tuple[tree.Path, str]
@@ -15,7 +16,6 @@ _REBALANCE_MARGIN_S = 10.0  # the consumer's rebalance timeout is drain_s plus t
 _BROKER_SESSION_MIN_S = 6.0  # Kafka's group.min.session.timeout.ms
 _COMMIT_INTERVAL_LONG_S = 5.0
 _SLOTS_PER_WINDOW = 4
-_FILES_BESIDE_SLOTS = 64  # brokers, listeners, log, what Python opens
 _PARTITION_WINDOW_LARGE = 256
 _EVERYWHERE = {"0.0.0.0", "::", "[::]"}  # noqa: S104 - looked for, to warn about it
 
@@ -68,9 +68,10 @@ def _models(loaded: Loaded, host: Host) -> Iterator[Finding]:
             yield ("models", name), "no task uses this model"
         if model.connect_timeout_s > model.timeout_s:
             yield ("models", name, "connect_timeout_s"), f"longer than the whole call (timeout_s: {model.timeout_s:g})"
-    needed = sum(map(_slots, loaded.settings.models.values())) + _FILES_BESIDE_SLOTS
-    if host.open_files < needed:
-        yield ("models",), f"needs {needed} open files, the limit is {host.open_files}: raise `ulimit -n`"
+    slots, fitting = all_slots(loaded.settings), slots_that_fit(host.open_files)
+    if fitting < slots:
+        what = f"{slots} slots need {slots + FILES_BESIDE_SLOTS} open files, the limit is {host.open_files}"
+        yield ("models",), f"{what}: raise `ulimit -n`, or only {fitting} are used"
 
 
 def _tasks(loaded: Loaded) -> Iterator[Finding]:
@@ -93,16 +94,12 @@ def _tasks(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _window(at: tree.Path, task: TaskSettings, model: ModelSettings) -> Iterator[Finding]:
-    slots = _slots(model)
+    slots = slots_of(model)
     if task.order == "partition":
         if "max_in_flight" in task.model_fields_set and task.max_in_flight > _PARTITION_WINDOW_LARGE:
             yield at, "`order: partition` works on one record of a partition at a time: the others only fill memory"
     elif task.max_in_flight < _SLOTS_PER_WINDOW * slots:
         yield at, f"{task.max_in_flight}, less than {_SLOTS_PER_WINDOW} x the {slots} slots of its model: slots idle"
-
-
-def _slots(model: ModelSettings) -> int:
-    return sum(endpoint.max_in_flight for endpoint in model.all_endpoints())
 
 
 def _mib(size_bytes: int) -> str:

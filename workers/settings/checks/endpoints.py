@@ -12,6 +12,11 @@ from workers.settings.source import Loaded
 # Cloud metadata services hand out credentials to whoever asks; nobody serves a model there. A host *name* may still
 # resolve to one of these: the client's resolver looks at the address when it connects.
 _FORBIDDEN = [ipaddress.ip_network(net) for net in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")]
+# IPv6 networks whose addresses end in an IPv4 address that a translator or the kernel may deliver to: IPv4-compatible
+# (RFC 4291, 2.5.5.1), IPv4-translated (RFC 2765), NAT64 with the well-known and the local prefix (RFC 6052, RFC 8215).
+_WITH_IPV4_AT_END = [
+    ipaddress.IPv6Network(net) for net in ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")
+]
 _FORBIDDEN_NAMES = {"metadata", "metadata.google.internal", "instance-data"}
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -55,9 +60,25 @@ def url_fault(url: str) -> str | None:
     for is_so, what in faults:
         if is_so:
             return what
-    if _is_forbidden_host(str(parts.hostname)):
-        return f"{shown(parts.hostname)} is a link-local or cloud metadata address: never a model server"
+    return _host_fault(str(parts.hostname))
+
+
+def _host_fault(host: str) -> str | None:
+    if _is_forbidden_host(host):
+        return f"{shown(host)} is a link-local or cloud metadata address: never a model server"
+    if not host.isascii():  # digits of other scripts become an address only in the client, past this check
+        return f"the host {shown(host)} is not ASCII: write its xn-- form"
+    if host.replace(".", "").isdigit() and not _is_dotted_quad(host):
+        return f"{shown(host)} is no IPv4 address in full: write all four numbers, such as 127.0.0.1"
     return None
+
+
+def _is_dotted_quad(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def literal_address(host: str) -> Address | None:
@@ -77,6 +98,8 @@ def is_forbidden_address(address: Address) -> bool:
     inner: list[Address | None] = [address]
     if isinstance(address, ipaddress.IPv6Address):
         inner += [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+        if any(address in net for net in _WITH_IPV4_AT_END):
+            inner.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
     return any(each in net for each in inner if each is not None for net in _FORBIDDEN if net.version == each.version)
 
 

@@ -1,16 +1,19 @@
 """What the machine gives this process: the limits that a configuration has to fit into."""
 
+import contextlib
 import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+_UNLIMITED_FILES = 1 << 20
+"""What systems take for unlimited, and more than a worker could use."""
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """`memory_bytes`: the container's limit, else all of it. `open_files`: RLIMIT_NOFILE, the soft one."""
+    """`memory_bytes`: the container's limit, else all of it. `open_files`: RLIMIT_NOFILE, the hard one."""
 
     memory_bytes: int
     open_files: int
@@ -21,8 +24,23 @@ def this_host() -> Host:
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for file in _CGROUP_LIMITS:
         memory_bytes = min(memory_bytes, _limit(file) or memory_bytes)
-    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return Host(memory_bytes=memory_bytes, open_files=open_files if open_files >= 0 else 1 << 30)
+    return Host(memory_bytes=memory_bytes, open_files=_open_files())
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files as its hard limit allows; return that number."""
+    most = _open_files()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # where no limit is set, the kernel's own may be lower: left as it is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
+
+
+def _open_files() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return hard if hard >= 0 else _UNLIMITED_FILES
 
 
 def _limit(file: Path) -> int | None:

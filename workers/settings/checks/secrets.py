@@ -17,8 +17,14 @@ def check(loaded: Loaded) -> Iterator[Problem]:
         if 0 < len(value) < MIN_SECRET_CHARS:
             what = f"a secret of fewer than {MIN_SECRET_CHARS} characters cannot be kept out of the logs"
             yield loaded.problem(at, what)
-        elif at[-1] == "api_key" and not (value.isascii() and value.isprintable()):
+        elif at[-1] == "api_key" and not fits_header(secret):
             yield loaded.problem(at, "an API key is printable ASCII: it is sent in a header")
+
+
+def fits_header(secret: SecretStr) -> bool:
+    """Return whether a secret can be sent in an HTTP header: printable ASCII."""
+    value = secret.get_secret_value()
+    return value.isascii() and value.isprintable()
 
 
 def _secrets(loaded: Loaded) -> Iterator[tuple[tree.Path, SecretStr]]:
