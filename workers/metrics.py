@@ -62,6 +62,9 @@ IN_FLIGHT = _gauge("penstock_in_flight_records", "Records delivered and not fini
 IN_FLIGHT_BYTES = _gauge("penstock_in_flight_bytes", "Bytes of those records", "task")
 CHANNEL_DEPTH = _gauge("penstock_channel_batches", "Fetched batches waiting for the agent", "task")
 CHAIN_DEPTH = _gauge("penstock_chained_records", "Records waiting for a predecessor of their key", "task")
+HOT_KEY_CHAIN = _gauge(
+    "penstock_hot_key_chain_records", "Records waiting behind the busiest key (which, no label says)", "task"
+)
 TASK_HELD = _gauge("penstock_task_held", "1 while the task starts no record, by reason", "task", "reason")
 
 # ---- records: what became of them?

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+OLDEST_TIMESTAMP_MS = 946_684_800_000
+"""2000-01-01, before Kafka: an older one is a broken clock, and says nothing of a record's age."""
+
 
 @dataclass(slots=True)
 class Record:
@@ -76,7 +79,8 @@ class Passage:
 
     `ends_at_s` (monotonic) is set when the record first holds a model slot; waiting before that does not count.
     `stale_at_s` (monotonic) comes from `max_age_s` and does include all waiting. A revoke or a drain cancels a record
-    that is not `busy` at once, and lets a busy one finish for a bounded time.
+    that is not `busy` at once, and lets a busy one finish for a bounded time. `written` are the topics that have
+    confirmed a part of its outcome: a part is not written again while the rest can be written nowhere.
     """
 
     deadline_s: float
@@ -84,6 +88,7 @@ class Passage:
     ends_at_s: float | None = None
     attempts: int = 0
     busy: bool = False
+    written: tuple[str, ...] = ()
 
     def begin(self, now_s: float) -> None:
         """Start the deadline, once."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -58,6 +59,40 @@ def test_whatever_is_cut_or_put_into_a_sound_one(data: st.DataObject, tmp_path: 
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     for problem in examine(path, environ={})[1]:
         assert problem.what
+
+
+TREES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([*WORDS, "${A}", "small", "raw"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def ways(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the way to every value inside a tree."""
+    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for step, child in steps for found in [(*way, step), *ways(child, (*way, step))]]
+
+
+@pytest.mark.fault("D20")
+@settings(quick, max_examples=80)
+@given(data=st.data())
+def test_whatever_stands_for_a_value_is_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
+    """A sound configuration with any of its values replaced by any tree, or with one more key, is read or refused."""
+    whole = yaml.safe_load(SOUND)
+    for _ in range(data.draw(st.integers(1, 3))):
+        *above, last = data.draw(st.sampled_from(ways(whole)))
+        parent = whole
+        for step in above:
+            parent = parent[step]
+        parent[last] = data.draw(TREES)
+        if isinstance(parent, dict) and data.draw(st.booleans()):
+            parent[data.draw(st.sampled_from(WORDS))] = data.draw(TREES)
+    path = write_sound(tmp_path)
+    path.write_text(yaml.safe_dump(whole, allow_unicode=True), "utf-8")
+    loaded, problems = examine(path, environ={"A": "1"})
+    assert loaded or problems
+    assert all(problem.what and problem.line >= 1 for problem in problems)
 
 
 # A line of the sound configuration, and the same with a mistake in it that is reported at that line.

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from workers.errors import EmptyValue, NotJson, NotUtf8, Reject, TooDeep, ValueTooLarge
+from workers.json_text import loads
 from workers.nesting import MAX_DEPTH, too_deep
 from workers.records import Record, Request
 from workers.task import Task
@@ -20,6 +21,7 @@ def decode(record: Record, task: Task) -> Request:
         EmptyValue, ValueTooLarge, NotUtf8: for both input formats.
         NotJson: not RFC 8259; also NaN, Infinity, 1e999, a byte order mark, and half a surrogate pair.
         TooDeep: nests deeper than 200.
+        MemoryError: not the record's fault.
     """
     value = record.value
     if not value:
@@ -38,7 +40,7 @@ def _text(value: bytes) -> str:
 
 def _json(value: bytes) -> Any:
     try:
-        decoded = orjson.loads(value)
+        decoded = loads(value)
     except orjson.JSONDecodeError as exc:
         raise _what_is_wrong(value, exc) from exc
     if too_deep(value):

@@ -21,8 +21,12 @@ _INVISIBLE = re.compile(
 )
 """Zero-width joiners and marks stay: Persian, Indic scripts and emoji are spelt with them."""
 
-_CONTROL_TOKENS = ("<|", "<｜", "[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>")  # noqa: RUF001 - DeepSeek's bar
-"""How chat templates mark a turn (ChatML, Llama, DeepSeek, Mistral, Gemma). Servers also read them inside a text."""
+_CONTROL_TOKENS = (
+    *("<|", "<｜", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<start_of_turn>", "<end_of_turn>"),  # noqa: RUF001 - DeepSeek's bar
+    *("<s>", "</s>", "<bos>", "<eos>"),
+)
+"""How chat templates mark a turn (ChatML, Llama, DeepSeek, Mistral, Gemma), and how models mark the end of all text.
+Servers also read them inside a text."""
 
 
 def build(request: Request, task: Task) -> Prompt:

@@ -7,6 +7,7 @@ import orjson
 
 from workers import metrics
 from workers.errors import AnswerCut, AnswerEmpty, AnswerNotJson, AnswerOffSchema, AnswerTooLong, BadAnswer
+from workers.json_text import loads
 from workers.nesting import MAX_DEPTH, too_deep
 from workers.records import Reply
 from workers.salvage import candidates
@@ -50,7 +51,7 @@ def _text(text: str, reply: Reply, task: Task) -> str:
 
 def _json(text: str, reply: Reply, task: Task, check: _Check) -> Any:
     try:
-        value = orjson.loads(text)
+        value = loads(text)
     except orjson.JSONDecodeError as exc:
         return _salvaged(text, reply, task, check, exc)
     if wrong := _wrong(text, value, check):
@@ -62,7 +63,7 @@ def _salvaged(text: str, reply: Reply, task: Task, check: _Check, error: orjson.
     first_wrong: str | None = None
     for rung, candidate in candidates(text):
         try:
-            value = orjson.loads(candidate)
+            value = loads(candidate)
         except orjson.JSONDecodeError:
             continue
         wrong = _wrong(candidate, value, check)

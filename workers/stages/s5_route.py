@@ -11,11 +11,8 @@ from topics.shapes import NotMergeable, Shape
 from workers import clock
 from workers.errors import BadAnswer, Internal, MergeRefused
 from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
-from workers.records import Outgoing, Record
+from workers.records import OLDEST_TIMESTAMP_MS, Outgoing, Record
 from workers.task import Task
-
-OLDEST_TIMESTAMP_MS = 946_684_800_000
-"""2000-01-01, before Kafka: an older one is a broken clock, and would make retention delete the output at once."""
 
 FUTURE_TIMESTAMP_MS = 3_540_000
 """Kafka 4 refuses a record more than an hour ahead of the broker's clock (`message.timestamp.after.max.ms`, KIP-937,
@@ -139,6 +136,7 @@ class _Envelope:
 
 
 def _timestamp_ms(timestamp_ms: int, now_s: float) -> int | None:
+    """Return the input's timestamp, None where retention would delete the output at once or no broker would take it."""
     credible = OLDEST_TIMESTAMP_MS <= timestamp_ms <= now_s * 1000 + FUTURE_TIMESTAMP_MS
     return timestamp_ms if credible else None
 

@@ -9,6 +9,8 @@ from workers.records import Outgoing
 async def ack(outgoings: Iterable[Outgoing], permit: Permit, sink: Sink) -> bool:
     """Send in order, each confirmed before the next, then ack. Return False when the partition left before a send.
 
+    What an earlier try has written already is not sent again.
+
     Raises:
         NotWritten: a record that its topic will never take; nothing was acked.
     """
@@ -16,6 +18,8 @@ async def ack(outgoings: Iterable[Outgoing], permit: Permit, sink: Sink) -> bool
     for outgoing in outgoings:
         if permit.gone:  # the next owner does it: an output now would be a sure duplicate
             return False
-        await sink.send(outgoing)
+        if outgoing.topic not in permit.passage.written:
+            await sink.send(outgoing)
+            permit.passage.written += (outgoing.topic,)
     permit.ack()
     return True

@@ -91,6 +91,7 @@ async def test_a_start_waits_for_a_cluster_that_is_not_ready() -> None:
     assert attempt.made == 4
 
 
+@pytest.mark.fault("B11")
 async def test_a_start_ends_when_no_broker_comes() -> None:
     """B11: exit code 69, with a sentence that names the address."""
     attempt = Attempts(*(KafkaConnectionError() for _ in range(100)))
@@ -120,6 +121,10 @@ async def test_what_trying_cannot_mend_is_not_tried_again(error: KafkaError) -> 
 async def test_a_client_that_hangs_is_left_behind() -> None:
     """`quietly_closed` is bounded, and says whether it ended; what a client raises at its end interests nobody."""
 
+    class Cancelled:
+        async def close(self) -> None:
+            raise asyncio.CancelledError
+
     class Failing:
         async def stop(self) -> None:
             raise KafkaError("x")
@@ -129,4 +134,5 @@ async def test_a_client_that_hangs_is_left_behind() -> None:
             await asyncio.Event().wait()
 
     assert not await clients.quietly_closed(Failing(), 5.0)
+    assert not await clients.quietly_closed(Cancelled(), 5.0)
     assert not await clients.quietly_closed(Hanging(), 0.01)

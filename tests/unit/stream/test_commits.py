@@ -111,6 +111,7 @@ async def test_what_was_not_taken_is_committed_again() -> None:
     assert commits.committed == {TP: 0}
 
 
+@pytest.mark.fault("B8")
 async def test_metadata_that_the_cluster_refuses_shrinks_until_it_fits() -> None:
     """B8: a lower `offset.metadata.max.bytes` costs bitmaps, never commits."""
     ledger, random = Ledger("in", 0, 0), Random(7)
@@ -129,6 +130,7 @@ async def test_metadata_that_the_cluster_refuses_shrinks_until_it_fits() -> None
     assert all(0 < len(stored[TP][1]) <= 200 for stored in group.stored)
 
 
+@pytest.mark.fault("B8")
 async def test_a_right_that_is_missing_ends_the_worker() -> None:
     """B8: without READ on the group nothing can ever be committed; a person has to grant it."""
     with pytest.raises(Exit) as caught:
@@ -136,6 +138,7 @@ async def test_a_right_that_is_missing_ends_the_worker() -> None:
     assert caught.value.code == EX_CONFIG
 
 
+@pytest.mark.fault("B7")
 async def test_one_eviction_may_refuse_many_commits() -> None:
     """B7, R6: while a member that was thrown out finishes what is busy, each of its commits is refused; it rejoins."""
     group, ledger = Group(*(evicted() for _ in range(50))), half_done()

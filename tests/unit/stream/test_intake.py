@@ -179,6 +179,7 @@ async def test_a_call_may_be_taken_over_more_than_once() -> None:
         assert rig.offsets_done() == [0]
 
 
+@pytest.mark.fault("R3")
 async def test_a_call_that_ends_between_generations_sends_nothing() -> None:
     """Between revoke and assignment nobody owns the partition: a reply that comes then is thrown away."""
     async with Rig() as rig:
@@ -228,6 +229,7 @@ async def test_a_running_call_never_overtakes_its_redelivered_predecessor() -> N
         assert rig.window.count == 0
 
 
+@pytest.mark.fault("R3")
 async def test_a_send_that_runs_over_a_rebalance_is_acked_once() -> None:
     """A record in the producer's hands at a revoke is confirmed under the next generation, and not sent twice."""
     async with Rig() as rig:
@@ -443,6 +445,7 @@ async def test_stop_while_the_ledgers_are_read_ends() -> None:
         assert rig.consumer.stored == {}
 
 
+@pytest.mark.fault("R2")
 @pytest.mark.parametrize("seed", range(8))
 async def test_any_storm_of_rebalances_loses_nothing(seed: int) -> None:
     """R2, I1, I3, I5: partitions come and go at random moments, some commits are lost; all is done, in order."""

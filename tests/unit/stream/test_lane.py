@@ -12,6 +12,7 @@ from workers.errors import BreakerOpen, Misconfigured, OutputTooLarge, TimedOut
 from workers.guard import BUDGET
 from workers.ladder.skip import Skip
 from workers.pace import Pace
+from workers.records import OLDEST_TIMESTAMP_MS as BORN_MS
 from workers.records import Passage, Prompt, Reply
 
 DLQ = "in.ticket_triage.dlq"
@@ -45,6 +46,7 @@ async def test_keys_run_side_by_side_and_each_in_order() -> None:
             assert mine == sorted(mine)
 
 
+@pytest.mark.fault("D3")
 @pytest.mark.parametrize(("order", "at_once"), [("partition", 1), ("key", 6), ("none", 6)])
 async def test_null_keys_are_ordered_only_by_partition(order: str, at_once: int) -> None:
     """Null keys carry no order, except that `order: partition` serialises all of a partition."""
@@ -62,6 +64,7 @@ async def test_null_keys_are_ordered_only_by_partition(order: str, at_once: int)
             assert rig.offsets_done() == list(range(6))
 
 
+@pytest.mark.fault("P11")
 async def test_a_bug_on_the_way_out_costs_one_dead_letter() -> None:
     """P11: what breaks after the decision is a dead letter of its own too, and the partition goes on."""
     async with Rig(sink=MemorySink(KeyError("a bug"))) as rig:
@@ -92,6 +95,7 @@ async def test_what_can_be_written_nowhere_holds_the_task(monkeypatch: pytest.Mo
         assert rig.lane_task.guard.budget == BUDGET
 
 
+@pytest.mark.fault("D18")
 async def test_the_guard_lets_its_budget_through_and_not_one_more() -> None:
     """Contract 5: a deployment that breaks each record costs 20 dead letters, however many are in flight."""
     async with Rig(compiled={"render": broken_prompt}) as rig:
@@ -118,19 +122,21 @@ async def test_a_dead_letter_that_needs_a_second_try_draws_once_on_the_guard() -
         assert rig.lane_task.guard.budget == 0
 
 
+@pytest.mark.fault("D15")
 async def test_an_old_record_goes_down_the_ladder_unasked() -> None:
-    """`max_age_s` counts from the Kafka timestamp; a record without one, or from the future, is never too old."""
+    """`max_age_s` counts from the Kafka timestamp; one without, of 1970 or from the future is never too old."""
     now_ms = int(time.time() * 1000)
     async with Rig(task={"max_age_s": 60.0}) as rig:
-        stamps = [now_ms - 120_000, now_ms, -1, now_ms + 3_600_000]
+        stamps = [now_ms - 120_000, now_ms, -1, now_ms + 3_600_000, 1_000]
         tp = TopicPartition(TOPIC, 0)
         rig.consumer.write(tp, *(Fetched(offset, timestamp=stamp) for offset, stamp in enumerate(stamps)))
         await rig.assign(0)
-        await until(lambda: rig.ledger(0).position == 4)
-        assert len(rig.model.calls) == 3
+        await until(lambda: rig.ledger(0).position == 5)
+        assert len(rig.model.calls) == 4
         assert topics_of(rig).count("dlq") == 1  # this task's ladder is empty
 
 
+@pytest.mark.fault("P11")
 async def test_a_bug_of_the_lane_itself_is_never_silent() -> None:
     """P11: a record that is neither written nor acked would stop its partition: the worker has to end."""
 
@@ -226,16 +232,17 @@ async def test_a_held_task_says_why() -> None:
         assert "off_schema" in rig.lane.held_by()["guard"]
 
 
+@pytest.mark.fault("D15")
 async def test_the_oldest_record_is_the_one_that_waits_longest() -> None:
-    """The age gauge looks at the first unfinished record of each partition, and at none without a timestamp."""
+    """The age gauge looks at the first unfinished record of each partition, at none without a credible timestamp."""
     async with Rig() as rig:
         rig.model.gate.clear()
-        for partition, stamps in enumerate([(-1, 500), (900, 100), (700,)]):
+        for partition, stamps in enumerate([(-1, 500), (900, 100), (700,), (1 - BORN_MS,)]):
             tp = TopicPartition(TOPIC, partition)
-            rig.consumer.write(tp, *(Fetched(offset, timestamp=stamp) for offset, stamp in enumerate(stamps)))
-        await rig.assign(0, 1, 2)
-        await until(lambda: rig.window.count == 5)
-        assert rig.lane.oldest_timestamp_ms(rig.intake.ledgers.values()) == 700
+            rig.consumer.write(tp, *(Fetched(offset, timestamp=BORN_MS + stamp) for offset, stamp in enumerate(stamps)))
+        await rig.assign(0, 1, 2, 3)
+        await until(lambda: rig.window.count == 6)
+        assert rig.lane.oldest_timestamp_ms(rig.intake.ledgers.values()) == BORN_MS + 700
         assert rig.lane.oldest_timestamp_ms([]) is None
 
 

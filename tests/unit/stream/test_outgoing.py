@@ -136,6 +136,7 @@ async def test_a_send_returns_when_it_is_confirmed() -> None:
     sending.cancel()
     await until(lambda: out.pending == 0)
     assert out.pending_s() == 0.0
+    assert not out.oldest()
 
 
 async def test_what_cannot_fit_is_not_sent() -> None:
@@ -197,6 +198,7 @@ async def test_what_a_spent_producer_still_owes_is_sent_again() -> None:
     assert sorted(out.opened[-1].got) == [b"fails", b"hangs"]
 
 
+@pytest.mark.fault("O1")
 async def test_a_refused_batch_is_sent_record_by_record() -> None:
     """O1: one of them was too large; its neighbours arrive, and only it is refused."""
     refused = MessageSizeTooLargeError()
@@ -218,6 +220,7 @@ async def test_a_keyless_tombstone_goes_alone() -> None:
     assert alone.got == [b""]
 
 
+@pytest.mark.fault("O2")
 async def test_a_send_to_one_topic_that_hangs_is_seen_beside_others_that_work() -> None:
     """O2: `/readyz` looks at the oldest send, whatever it waits for: other topics' confirmations hide nothing."""
     producer = Producer(enqueue=tuple(TopicAuthorizationFailedError() for _ in range(1_000)))
@@ -225,6 +228,8 @@ async def test_a_send_to_one_topic_that_hangs_is_seen_beside_others_that_work() 
     stuck = asyncio.create_task(out.send(outgoing(b"stuck")))
     await until(lambda: len(producer.enqueue) < 1_000)
     stuck_s = out.pending_s()
+    assert out.oldest().startswith("the oldest send, to out, has waited 0 s")
+    assert "TopicAuthorizationFailedError" in out.oldest()
     left, producer.enqueue = producer.enqueue, deque()
     await send(out, outgoing(b"works"))
     producer.enqueue = left
@@ -232,6 +237,7 @@ async def test_a_send_to_one_topic_that_hangs_is_seen_beside_others_that_work() 
     stuck.cancel()
 
 
+@pytest.mark.fault("O3")
 async def test_a_right_that_is_missing_does_not_spin() -> None:
     """O3: each producer is refused at once: they are replaced with pauses, not as fast as the broker can refuse."""
     out = await started(*(Producer(TopicAuthorizationFailedError()) for _ in range(50)))

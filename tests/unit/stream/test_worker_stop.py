@@ -50,6 +50,17 @@ async def test_a_part_that_fails_to_close_is_only_logged() -> None:
     await worker._closed("part", broken)
 
 
+@pytest.mark.fault("O10")
+async def test_a_part_that_ends_cancelled_ends_nothing_else() -> None:
+    """O10: aiokafka's consumer, closed while its broker is away, raises the cancellation of a task of its own."""
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    await worker._closed("part", cancelled)
+
+
+@pytest.mark.fault("P1")
 async def test_a_start_that_does_not_end_is_left_behind() -> None:
     """P1: SIGTERM while the worker starts: what hangs in the start does not hang the stop."""
     part = Stubborn()
