@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check tools lock bench clean
+.PHONY: help demo test faults soak check tools lock bench clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,13 @@ check: $(VENV)/.dev ## ruff, mypy, import-linter, interrogate
 
 test: tools check ## every test that belongs in a daily run
 	@$(BIN)/pytest $(ARGS)
+
+faults: tools ## faults at random moments on real brokers, and what they did (about 15 minutes)
+	@$(BIN)/pytest tests/chaos $(ARGS)
+
+HOURS ?= 1
+soak: tools ## the same for hours, at 70 % load: make soak HOURS=8
+	@$(BIN)/python -m tests.bench.soak --hours $(HOURS) $(ARGS)
 
 bench: $(VENV)/.dev ## first figures: slot efficiency and CPU per record, on the real broker
 	@$(BIN)/python -m tests.bench.throughput $(ARGS)

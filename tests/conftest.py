@@ -1,4 +1,4 @@
-"""Brokers for every test folder: `kafka` (real), `embedded` (librdkafka's mock), `broker` (the test runs on both).
+"""Brokers for every test folder: `kafka` (real), `secured` (real), `embedded` (the mock), `broker` (real and mock).
 
 Stands over them: `real`, `quick`, `stand` in the same order.
 """
@@ -13,7 +13,10 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.embedded import EmbeddedKafka
 from tests.support.kafka import KafkaBroker, NoKafkaError, ensure_jars
+from tests.support.proxied_kafka import ProxiedKafka
+from tests.support.secured_kafka import SecuredKafka
 from tests.support.stand import Broker, Simulate, Stand
+from tests.support.tcp_proxy import TcpProxy
 from workers.demo.processes import SimulatedModel
 
 # A loaded machine is no failure; in CI the examples are the same each time, so that a change is what fails.
@@ -45,11 +48,27 @@ def kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
 
 
+@pytest.fixture(scope="session")
+def secured(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """A real broker with TLS, SASL and rights, shared like `kafka`."""
+    del kafka_jars
+    with SecuredKafka(tmp_path_factory.mktemp("secured")) as running:
+        yield running
+
+
 @pytest.fixture
 def own_kafka(kafka_jars: Path, tmp_path: Path) -> Iterator[KafkaBroker]:
     """A real broker for one test that stops, kills or freezes it."""
     del kafka_jars
     with KafkaBroker(tmp_path / "kafka") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def proxied_kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedKafka]:
+    """A real broker behind a link that tests break, for tests that leave it running and its link whole."""
+    del kafka_jars
+    with TcpProxy() as proxy, ProxiedKafka(tmp_path_factory.mktemp("proxied"), proxy) as running:
         yield running
 
 

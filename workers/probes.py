@@ -1,13 +1,16 @@
 """Probes and metrics over HTTP: `/livez`, `/readyz`, `/metrics`, `/version`. Nothing here changes any state."""
 
 import asyncio
+import contextlib
 import platform
+import socket
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Protocol
 
 import orjson
 from aiohttp import web
+from aiolimiter import AsyncLimiter
 
 from workers import metrics
 from workers.clock import monotonic_s
@@ -15,6 +18,8 @@ from workers.errors import EX_CONFIG, Exit
 
 MAX_CONNECTIONS = 128
 """Beyond it the oldest connection is cut: whoever reads slowly loses, a new probe is answered."""
+CONNECTIONS_PER_S = 50
+"""More are left to the kernel's queue: a connection costs the records' own loop about a millisecond."""
 CONNECTION_S = 10.0
 """What one connection gets; it carries one request (Prometheus' own scrape timeout is 10 s)."""
 RENDERING_S = 1.0
@@ -56,16 +61,16 @@ class Probes:
         self._clock = clock
         self._rendered_at_s = float("-inf")
         self._rendering = b""
-        self._server: asyncio.Server | None = None
+        self._listening: socket.socket | None = None
         self._protocols: web.Server | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def port(self) -> int:
         """The port that is listened on, also when 0 was asked for."""
-        if self._server is None:
+        if self._listening is None:
             return self._port
-        port: int = self._server.sockets[0].getsockname()[1]
+        port: int = self._listening.getsockname()[1]
         return port
 
     async def start(self) -> None:
@@ -74,34 +79,30 @@ class Probes:
         Raises:
             Exit: 78, when the address cannot be had.
         """
-        loop = asyncio.get_running_loop()
-        self._protocols = web.Server(self._answer, access_log=None, lingering_time=0.0, tcp_keepalive=False)
+        protocols = web.Server(self._answer, access_log=None, lingering_time=0.0, tcp_keepalive=False)
         try:
-            self._server = await loop.create_server(self._connect, self._host, self._port)
+            listening = await _listen(self._host, self._port)
         except OSError as exc:
             raise Exit(
                 EX_CONFIG,
                 f"cannot serve probes on {self._host}:{self._port}: {exc.strerror or exc}. "
                 "Stop the process that has the port, or set worker.http.port (0 takes a free one) and worker.http.host",
             ) from exc
-        self._sweeper = asyncio.create_task(_cut_old(self._protocols), name="probes-sweeper")
+        self._protocols, self._listening = protocols, listening
+        self._tasks = [
+            asyncio.create_task(_accept(listening, protocols), name="probes-accept"),
+            asyncio.create_task(_cut_old(protocols), name="probes-sweeper"),
+        ]
 
     async def close(self) -> None:
         """Stop listening and end what is open, in bounded time."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        if self._server is not None and self._protocols is not None:
-            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # nobody accepts on a socket that is closed
+        if self._listening is not None and self._protocols is not None:
+            self._listening.close()
             self._protocols.pre_shutdown()
             await self._protocols.shutdown(_CLOSE_S)
-
-    def _connect(self) -> asyncio.BaseProtocol:
-        """Make the protocol of a new connection, and room for it."""
-        assert self._protocols is not None  # noqa: S101 - start() sets it before it listens
-        open_now = self._protocols.connections
-        if len(open_now) >= MAX_CONNECTIONS:
-            _cut(open_now[0])
-        return self._protocols()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         routes = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics, "/version": self._version}
@@ -143,6 +144,28 @@ def _json(status: int, content: object) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(content), content_type="application/json")
 
 
+async def _listen(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    listening = socket.create_server(address[:2], family=family, backlog=CONNECTIONS_PER_S)
+    listening.setblocking(False)  # noqa: FBT003 - the socket module's own signature
+    return listening
+
+
+async def _accept(listening: socket.socket, protocols: web.Server) -> None:
+    """Take connections at a bounded pace and make room for each, until cancelled."""
+    loop = asyncio.get_running_loop()
+    pace = AsyncLimiter(CONNECTIONS_PER_S, 1.0)
+    while True:
+        await pace.acquire()
+        with contextlib.suppress(OSError):  # no file is left, or the peer has gone by now: the pace bounds this as well
+            connection, _ = await loop.sock_accept(listening)
+            if len(protocols.connections) >= MAX_CONNECTIONS:
+                _cut(protocols.connections[0])
+            await loop.connect_accepted_socket(protocols, connection)
+
+
 async def _cut_old(protocols: web.Server) -> None:
     """End connections that have been open for `CONNECTION_S`, until cancelled."""
     since_s: dict[web.RequestHandler, float] = {}
@@ -156,5 +179,5 @@ async def _cut_old(protocols: web.Server) -> None:
 
 def _cut(connection: web.RequestHandler) -> None:
     """End it at once, whatever is still unsent."""
-    if isinstance(connection.transport, asyncio.Transport):
+    if connection.transport is not None:  # uvloop's is no asyncio.Transport
         connection.transport.abort()

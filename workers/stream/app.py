@@ -44,13 +44,20 @@ def build(app_id: str) -> App:
     return App(app_id, web_enabled=False, topic_disable_leader=True, autodiscover=False)
 
 
-def add_agent(app: App, lane: Lane) -> Feed:
-    """Give a lane its agent and channel; return what the intake puts its batches on."""
+def add_agent(app: App, lane: Lane, failed: Callable[[Exception], None]) -> Feed:
+    """Give a lane its agent and channel; return what the intake puts its batches on.
+
+    A bug in the agent is handed to `failed`: mode would start the agent again, and the batch would never be done.
+    """
     channel = app.channel(maxsize=CHANNEL_MAX_BATCHES)
 
     async def enrich(batches: AsyncIterable[list[Delivery]]) -> None:
         async for batch in batches:
-            lane.start(batch)
+            try:
+                lane.start(batch)
+            except Exception as error:
+                log.exception("agent_failed", task=lane.task.name)
+                failed(error)
 
     app.agent(channel, name=lane.task.name)(enrich)
 

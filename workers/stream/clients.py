@@ -1,6 +1,7 @@
 """From our settings to aiokafka's clients: one place that knows aiokafka's option names and their units (ms)."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -16,12 +17,15 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 from aiokafka.helpers import create_ssl_context
+from aiokafka.protocol.group import LeaveGroupRequest
+from pydantic import SecretStr
 
 from workers.clock import monotonic_s
 from workers.errors import EX_CONFIG, EX_UNAVAILABLE, Exit
-from workers.log import get_logger
+from workers.log import get_logger, hide
 from workers.settings.model import Kafka, Security, Settings
-from workers.stream import broken_writes, header_names
+from workers.settings.secret_file import reread
+from workers.stream import broken_writes, fresh_credentials, header_names
 from workers.stream.diagnosis import why_unreachable
 
 _MAX_POLL_INTERVAL_MS = 86_400_000
@@ -34,6 +38,7 @@ REFUSED_RIGHTS = (ClusterAuthorizationFailedError, GroupAuthorizationFailedError
 """A person has to grant them: trying again is of no use."""
 
 _CANCELS_MAX = 3
+LEAVE_S = 1.0
 
 T = TypeVar("T")
 
@@ -47,15 +52,18 @@ class _TokenFile(AbstractTokenProvider):
         self._security = security
 
     async def token(self) -> str:
-        """Return the token as it is now."""
+        """Return the token as it is now; the log hides it before anyone has it."""
         path = self._security.oauth_token_file
-        return (await asyncio.to_thread(path.read_text)).strip() if path else ""
+        token = (await asyncio.to_thread(path.read_text)).strip() if path else ""
+        hide(token)
+        return token
 
 
 def client_options(kafka: Kafka) -> dict[str, Any]:
     """Return the options that every aiokafka client takes: where the cluster is and who we are."""
     header_names.tolerate()  # whoever reads with these options reads every record
     broken_writes.tolerate()
+    fresh_credentials.renew()
     security = kafka.security
     options: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap_servers,
@@ -64,7 +72,8 @@ def client_options(kafka: Kafka) -> dict[str, Any]:
         "metadata_max_age_ms": int(kafka.metadata_max_age_s * 1000),
     }
     if security.protocol.endswith("SSL"):
-        options["ssl_context"] = _tls(security)
+        files = [file for file in (security.ca_file, security.cert_file, security.key_file) if file is not None]
+        options["ssl_context"] = fresh_credentials.watched(lambda: _tls(security), files)
     if security.sasl_mechanism:
         options["sasl_mechanism"] = security.sasl_mechanism
         if security.sasl_mechanism == "OAUTHBEARER":
@@ -74,7 +83,7 @@ def client_options(kafka: Kafka) -> dict[str, Any]:
             options["sasl_kerberos_domain_name"] = security.kerberos_domain_name
         else:
             options["sasl_plain_username"] = security.username
-            options["sasl_plain_password"] = security.password.get_secret_value() if security.password else None
+            options["sasl_plain_password"] = fresh_credentials.password(security.password or SecretStr(""))
     return options
 
 
@@ -89,7 +98,7 @@ def _tls(security: Security) -> ssl.SSLContext:
         certfile=_text(security.cert_file),
         keyfile=_text(security.key_file),
         # Without any password OpenSSL would ask for one on the terminal, and the worker would wait for ever.
-        password=security.key_password.get_secret_value() if security.key_password else "",
+        password=reread(security.key_password).get_secret_value() if security.key_password else "",
     )
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -102,7 +111,6 @@ def _text(path: Any) -> str | None:
 def consumer(settings: Settings) -> AIOKafkaConsumer:
     """Return the group's consumer, not started. Offsets are ours: no auto-commit, reset `none`."""
     kafka = settings.kafka
-    rebalance_s = settings.worker.drain_s + 10  # JoinGroup waits for our drain, and for the other members'
     return AIOKafkaConsumer(
         **client_options(kafka),
         group_id=kafka.group_id,
@@ -113,12 +121,22 @@ def consumer(settings: Settings) -> AIOKafkaConsumer:
         partition_assignment_strategy=[StickyPartitionAssignor],
         session_timeout_ms=int(kafka.session_timeout_s * 1000),
         heartbeat_interval_ms=int(heartbeat_s(kafka) * 1000),
-        rebalance_timeout_ms=int(rebalance_s * 1000),
-        request_timeout_ms=int((rebalance_s + 10) * 1000),
+        rebalance_timeout_ms=int(_rebalance_s(settings) * 1000),
+        request_timeout_ms=int(request_timeout_s(settings) * 1000),
         max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
         fetch_max_wait_ms=100,
         max_partition_fetch_bytes=FETCH_MAX_BYTES_PER_PARTITION,
     )
+
+
+def _rebalance_s(settings: Settings) -> float:
+    """JoinGroup waits for our drain, and for the other members'."""
+    return settings.worker.drain_s + 10
+
+
+def request_timeout_s(settings: Settings) -> float:
+    """Return how long the consumer waits for an answer at most: a JoinGroup's takes longest."""
+    return _rebalance_s(settings) + 10
 
 
 def heartbeat_s(kafka: Kafka) -> float:
@@ -202,11 +220,29 @@ async def end(producer: AIOKafkaProducer) -> None:
     await quietly_closed(producer.client, 2.0)
 
 
+async def leave_group(consumer: AIOKafkaConsumer) -> None:
+    """Leave in the middle of a rebalance, in bounded time; a static member stays.
+
+    `stop` waits for the JoinGroup under way, which waits for the other members, and LeaveGroup comes after that: who
+    does not wait so long goes without a word, and the group is held up until its session is over. A broker answers one
+    connection's requests in turn, so this one goes over another than the coordination's. The version is pinned, and a
+    test holds this.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 - see above
+    if coordinator is None or consumer._group_instance_id is not None or not coordinator.member_id:  # noqa: SLF001 - see above
+        return
+    request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
+    with contextlib.suppress(KafkaError, TimeoutError):
+        await asyncio.wait_for(consumer._client.send(coordinator.coordinator_id, request), LEAVE_S)  # noqa: SLF001 - see above
+
+
 async def quietly_closed(client: Any, timeout_s: float) -> bool:
     """Stop a client; a stop that hangs (broker down) is left behind after `timeout_s`. Return whether it ended."""
     closing = asyncio.ensure_future(client.close() if hasattr(client, "close") else client.stop())
     done, _ = await asyncio.wait({closing}, timeout=timeout_s)
     if not done:
         closing.cancel()
+        return False
+    if closing.cancelled():  # aiokafka awaits tasks that it has cancelled, and so ends as one when a broker is away
         return False
     return not isinstance(closing.exception(), KafkaError)

@@ -10,6 +10,7 @@ from typing import TypeVar
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     CorruptRecordException,
+    GroupAuthorizationFailedError,
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
@@ -25,6 +26,7 @@ from workers.errors import EX_CONFIG, EX_SOFTWARE, Exit
 from workers.log import get_logger
 from workers.records import Record
 from workers.settings.model import Settings
+from workers.stream import clients
 from workers.stream.commits import Commits
 from workers.stream.lane import Lane
 from workers.stream.ledger import Ledger
@@ -88,11 +90,18 @@ class Intake(ConsumerRebalanceListener):
         self._turn = 0
         self._gaps_checked_at_s = 0.0
         self._stopping = False
+        self._approached: dict[TopicPartition, int] = {}
+        """Partitions in which a batch could not be read, and the offset that we stood at then."""
         self.ledgers: dict[TopicPartition, Ledger] = {}
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with what must end the process."""
         self.delivered_at_s = monotonic_s()
         self.joined = False
+
+    @property
+    def generation(self) -> int:
+        """How many generations have ended."""
+        return self._epoch
 
     @property
     def settled(self) -> bool:
@@ -190,10 +199,10 @@ class Intake(ConsumerRebalanceListener):
                 await self._reset(exc, epoch)
             except NoOffsetForPartitionError:
                 pass  # aiokafka looked for a committed offset before our seek; the seek stands
-            except TopicAuthorizationFailedError as exc:
-                raise Exit(EX_CONFIG, f"not allowed to read {exc}: grant READ on the input topics") from exc
+            except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as exc:
+                raise Exit(EX_CONFIG, f"not allowed to read {exc}: grant READ on input topics and group") from exc
             except (CorruptRecordException, RecordTooLargeError) as exc:  # aiokafka would skip the latter
-                raise Exit(EX_SOFTWARE, f"a record batch cannot be read: {exc}; nothing was skipped") from exc
+                self._approach(exc)
             except KafkaError as exc:
                 failures = failures + 1 if type(exc) is KafkaError else 0
                 if failures >= FAILURES_MAX:  # its coordinator is dead, and joins no more
@@ -225,7 +234,8 @@ class Intake(ConsumerRebalanceListener):
         for tp in partitions[start:] + partitions[:start]:
             room = self.room(tp)
             if room > 0 and epoch == self._epoch:
-                fetched = await self._consumer.getmany(tp, timeout_ms=0, max_records=min(room, FETCH_MAX_RECORDS))
+                limit = 1 if tp in self._approached else min(room, FETCH_MAX_RECORDS)
+                fetched = await self._consumer.getmany(tp, timeout_ms=0, max_records=limit)
                 took |= await self._deliver(fetched, epoch)
         return took
 
@@ -238,9 +248,8 @@ class Intake(ConsumerRebalanceListener):
         if len(rooms) < len(self.ledgers):
             await asyncio.sleep(FULL_WAIT_S)
             return
-        fetched = await self._consumer.getmany(
-            *rooms, timeout_ms=int(IDLE_WAIT_S * 1000), max_records=min(FETCH_MAX_RECORDS, *rooms.values())
-        )
+        limit = 1 if self._approached else min(FETCH_MAX_RECORDS, *rooms.values())
+        fetched = await self._consumer.getmany(*rooms, timeout_ms=int(IDLE_WAIT_S * 1000), max_records=limit)
         await self._deliver(fetched, epoch)
 
     def room(self, tp: TopicPartition) -> int:
@@ -317,6 +326,25 @@ class Intake(ConsumerRebalanceListener):
                     return
                 ledger.pass_gap(position)
 
+    def _approach(self, exc: KafkaError) -> None:
+        """A batch cannot be read, and hides the good records before it that came in the same fetch: read up to it.
+
+        One by one, so that none of them is in the client's hands when it meets the batch again.
+
+        Raises:
+            Exit: 70: the batch is what comes next. Nothing is skipped: a person decides (workers/README.md).
+        """
+        for tp, ledger in self.ledgers.items():
+            if str(tp) not in str(exc):
+                continue
+            if self._approached.get(tp) != ledger.next_offset:
+                self._approached[tp] = ledger.next_offset
+                self._consumer.seek(tp, ledger.next_offset)
+                return
+            where = f"{tp.topic}/{tp.partition} at offset {ledger.next_offset}"
+            raise Exit(EX_SOFTWARE, f"a record batch cannot be read: {where} ({exc}); nothing was skipped") from exc
+        raise Exit(EX_SOFTWARE, f"a record batch cannot be read: {exc}; nothing was skipped") from exc
+
     async def _reset(self, exc: OffsetOutOfRangeError, epoch: int) -> None:
         """The log does not hold the offset that we read at: retention passed us, or the log is shorter than it was."""
         (offsets,) = exc.args
@@ -355,6 +383,8 @@ class Intake(ConsumerRebalanceListener):
 
     async def leave(self) -> None:
         """Leave the group; bounded by whoever calls."""
+        if not self.settled:
+            await clients.leave_group(self._consumer)
         await self._consumer.stop()
 
     def _fail(self, error: Exception) -> None:

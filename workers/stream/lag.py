@@ -101,6 +101,7 @@ class Lag:
             metrics.IN_FLIGHT_BYTES.labels(name).set(window.bytes)
             metrics.CHANNEL_DEPTH.labels(name).set(feed.depth())
             metrics.CHAIN_DEPTH.labels(name).set(window.waiting())
+            metrics.HOT_KEY_CHAIN.labels(name).set(window.longest_chain())
             holds = lane.held_by()
             for reason in HOLDS:
                 metrics.TASK_HELD.labels(name, reason).set(reason in holds)

@@ -11,7 +11,7 @@ from workers.log import get_logger
 from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
 from workers.pipeline import decide, finish
 from workers.ports import Sink
-from workers.records import Passage, Record
+from workers.records import OLDEST_TIMESTAMP_MS, Passage, Record
 from workers.stream.ledger import Ledger
 from workers.stream.window import Delivery, Window
 from workers.task import Task
@@ -58,7 +58,7 @@ class Lane:
         """Return a delivery of the record, counted in the window."""
         settings = self.task.settings
         stale_at_s = None
-        if settings.max_age_s is not None and record.timestamp_ms > 0:
+        if settings.max_age_s is not None and record.timestamp_ms >= OLDEST_TIMESTAMP_MS:
             stale_at_s = monotonic_s() + settings.max_age_s - (wall_s() - record.timestamp_ms / 1000)
         key = record.key if settings.order == "key" else b"" if settings.order == "partition" else None
         delivery = Delivery(record, ledger, key, Passage(settings.deadline_s, stale_at_s))
@@ -142,7 +142,7 @@ class Lane:
             count = self._outcomes[labels] = metrics.RECORDS.labels(self.task.name, *labels).inc
         count()
         self._duration.observe(duration_s)
-        if delivery.record.timestamp_ms > 0:
+        if delivery.record.timestamp_ms >= OLDEST_TIMESTAMP_MS:
             self._age.observe(max(0.0, time.time() - delivery.record.timestamp_ms / 1000))
         if isinstance(outcome, Rejected):
             error = outcome.error
@@ -151,9 +151,9 @@ class Lane:
             log.warning("dead_letter", stage=error.stage, reason=error.reason, **why, **self._where(delivery))
 
     def oldest_timestamp_ms(self, ledgers: Iterable[Ledger]) -> int | None:
-        """Return the smallest Kafka timestamp among the oldest unfinished records of these partitions."""
+        """Return the smallest credible Kafka timestamp among the oldest unfinished records of these partitions."""
         stamps = [next(iter(ledger.unfinished.values())) for ledger in ledgers if ledger.unfinished]
-        return min((stamp for stamp in stamps if stamp > 0), default=None)
+        return min((stamp for stamp in stamps if stamp >= OLDEST_TIMESTAMP_MS), default=None)
 
     # ------------------------------------------------------------------ when partitions leave, or the worker stops
 

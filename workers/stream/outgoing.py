@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -67,6 +68,15 @@ def size_bytes(outgoing: Outgoing) -> int:
     return content + content // LZ4_BYTES_PER_EXTRA_BYTE + RECORD_ENVELOPE_BYTES
 
 
+@dataclass(slots=True, eq=False)
+class _Sending:
+    """One `send` that waits, for a producer, for room in it, or for its confirmation; `error` is what it met last."""
+
+    topic: str
+    since_s: float
+    error: str = ""
+
+
 class Outgoings:
     """The `Sink` over Kafka."""
 
@@ -81,8 +91,8 @@ class Outgoings:
         self._alone: AIOKafkaProducer | None = None
         self._alone_in: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._opening_alone = asyncio.Lock()
-        self._sending: dict[object, float] = {}
-        """Since when each `send` waits, oldest first: for a producer, for room in it, or for its confirmation."""
+        self._sending: dict[_Sending, None] = {}
+        """Oldest first."""
         self._owed: dict[asyncio.Future[object], AIOKafkaProducer] = {}
         """What each producer has not confirmed yet, also where nobody waits any more."""
         self._replaced_at_s = -math.inf
@@ -105,10 +115,23 @@ class Outgoings:
             self._replacing.cancel()
         await asyncio.gather(*(producer.stop() for producer in (self._producer, self._alone) if producer is not None))
 
+    def producers(self) -> list[AIOKafkaProducer]:
+        """Return the producers in use; a spent one that is being replaced is none."""
+        main = self._producer if self._usable.is_set() else None
+        return [producer for producer in (main, self._alone) if producer is not None]
+
     def pending_s(self) -> float:
         """Return how long the oldest send has waited, whatever for."""
-        since_s = next(iter(self._sending.values()), None)
-        return 0.0 if since_s is None else monotonic_s() - since_s
+        oldest = next(iter(self._sending), None)
+        return 0.0 if oldest is None else monotonic_s() - oldest.since_s
+
+    def oldest(self) -> str:
+        """Return a sentence about the oldest send, for a person; '' when nothing waits."""
+        oldest = next(iter(self._sending), None)
+        if oldest is None:
+            return ""
+        error = f" (last error: {oldest.error})" if oldest.error else ""
+        return f"the oldest send, to {oldest.topic}, has waited {self.pending_s():.0f} s for its confirmation{error}"
 
     @property
     def pending(self) -> int:
@@ -117,23 +140,23 @@ class Outgoings:
 
     async def send(self, outgoing: Outgoing) -> None:
         """Return when the broker has confirmed the record (see `ports.Sink`)."""
-        this = object()
-        self._sending[this] = monotonic_s()
+        this = _Sending(outgoing.topic, monotonic_s())
+        self._sending[this] = None
         try:
-            await self._send(outgoing)
+            await self._send(outgoing, this)
         finally:
             del self._sending[this]
 
-    async def _send(self, outgoing: Outgoing) -> None:
+    async def _send(self, outgoing: Outgoing, this: _Sending) -> None:
         limit = self._max_bytes.get(outgoing.topic)
         if limit is not None and size_bytes(outgoing) > limit:
             raise OutputTooLarge(f"{size_bytes(outgoing)} bytes do not fit max.message.bytes {limit}", outgoing.topic)
         if outgoing.key is None and outgoing.value is None:  # aiokafka's send() refuses a keyless tombstone
-            await self._send_alone(outgoing)
+            await self._send_alone(outgoing, this)
             return
         while True:
             producer = await self._current()
-            future = await self._enqueued(producer, outgoing)
+            future = await self._enqueued(producer, outgoing, this)
             if future is None:
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -141,9 +164,10 @@ class Outgoings:
                 await self._confirmed(future, producer)
             except REFUSALS as exc:
                 self._replace(producer, exc)
-                await self._send_alone(outgoing)  # the batch was refused, maybe for a neighbour
+                await self._send_alone(outgoing, this)  # the batch was refused, maybe for a neighbour
                 return
             except KafkaError as exc:
+                this.error = type(exc).__name__
                 self._replace(producer, exc)
             else:
                 return
@@ -158,7 +182,7 @@ class Outgoings:
         if not future.cancelled():
             future.exception()  # looked at: whoever waited may be gone
 
-    async def _send_alone(self, outgoing: Outgoing) -> None:
+    async def _send_alone(self, outgoing: Outgoing, this: _Sending) -> None:
         """Send a record as a whole batch, so that nobody else can be refused with it: one at a time for each topic.
 
         On a producer of its own, since `send_batch` waits for a gap between others' batches and, when the producer is
@@ -173,7 +197,8 @@ class Outgoings:
                     raise OutputRefused(f"{type(exc).__name__} from the broker", outgoing.topic) from exc
                 except (KafkaError, OSError, AssertionError) as exc:  # unknown: a duplicate rather than a loss
                     metrics.SENDS_RETRIED.labels("alone").inc()
-                    log.warning("send_alone_failed", topic=outgoing.topic, error=type(exc).__name__)
+                    this.error = type(exc).__name__
+                    log.warning("send_alone_failed", topic=outgoing.topic, error=this.error)
                     await asyncio.sleep(RETRY_S)
                 else:
                     return
@@ -184,7 +209,9 @@ class Outgoings:
             raise RuntimeError("send before start")
         return self._producer
 
-    async def _enqueued(self, producer: AIOKafkaProducer, outgoing: Outgoing) -> "asyncio.Future[object] | None":
+    async def _enqueued(
+        self, producer: AIOKafkaProducer, outgoing: Outgoing, this: _Sending
+    ) -> "asyncio.Future[object] | None":
         """Return the future of an enqueued record, None when it was not enqueued and may be tried again."""
         try:
             future: asyncio.Future[object] = await producer.send(
@@ -199,7 +226,8 @@ class Outgoings:
             raise OutputTooLarge("larger than the client's max_request_size", outgoing.topic) from exc
         except (KafkaError, AssertionError) as exc:  # aiokafka asserts on a partition that its metadata lacks
             metrics.SENDS_RETRIED.labels("not_enqueued").inc()
-            log.warning("send_not_enqueued", topic=outgoing.topic, error=type(exc).__name__)
+            this.error = type(exc).__name__
+            log.warning("send_not_enqueued", topic=outgoing.topic, error=this.error)
             return None
         return future
 

@@ -130,6 +130,10 @@ class Window:
         """Return how many deliveries wait for a predecessor."""
         return sum(map(len, self._chains.values()))
 
+    def longest_chain(self) -> int:
+        """Return how many deliveries wait behind the busiest key."""
+        return max(map(len, self._chains.values()), default=0)
+
     def _cool(self, ledger: Ledger) -> None:
         left = self._hot.get(ledger, 0) - 1
         if left > 0:

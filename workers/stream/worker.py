@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -18,12 +19,13 @@ from workers.loop_lag import watch_loop_lag
 from workers.probes import Probes, set_build_info
 from workers.settings.model import Settings
 from workers.stream import app as faust_app
-from workers.stream import clients, cluster
+from workers.stream import client_tasks, clients, cluster
 from workers.stream.commits import Commits
 from workers.stream.intake import Intake
 from workers.stream.lag import Lag
 from workers.stream.lane import Lane
 from workers.stream.outgoing import Outgoings
+from workers.stream.watchdog import Watchdog
 from workers.stream.window import Window
 from workers.task import Task
 
@@ -63,7 +65,7 @@ class Worker:
             return ["waiting for the group's assignment"]
         reasons = [reason for lane in self._lanes.values() for reason in lane.held_by().values()]
         if self._outgoings is not None and self._outgoings.pending_s() > self._settings.kafka.send_timeout_s:
-            reasons.append(f"the oldest send has waited {self._outgoings.pending_s():.0f} s for its confirmation")
+            reasons.append(self._outgoings.oldest())
         if self._lag is not None and self._lag.silent_s() > self._settings.kafka.send_timeout_s:
             reasons.append(f"no broker has answered for {self._lag.silent_s():.0f} s")
         return reasons
@@ -82,6 +84,7 @@ class Worker:
         terminated: asyncio.Future[Any] = asyncio.ensure_future(self._terminate.wait())
         starting: asyncio.Future[Any] = asyncio.ensure_future(self._start())
         loop_lag = asyncio.ensure_future(watch_loop_lag())
+        loop_lag.add_done_callback(self._part_failed)
         code = 0
         try:
             await asyncio.wait([starting, terminated, self._failed], return_when=asyncio.FIRST_COMPLETED)
@@ -116,7 +119,7 @@ class Worker:
         if not self._failed.done():
             self._failed.set_exception(error)
 
-    def _intake_failed(self, failure: "asyncio.Future[None]") -> None:
+    def _part_failed(self, failure: "asyncio.Future[None]") -> None:
         if not failure.cancelled() and (error := failure.exception()) is not None:
             self._fail(error)
 
@@ -135,25 +138,33 @@ class Worker:
         await cluster.settle_start(kafka, inputs, found.partitions)
         for model in self._models:
             await model.start()
-        self._outgoings = Outgoings(kafka, found.partitions, found.max_bytes)
-        await clients.until_reachable(kafka, self._outgoings.start)
-        metrics.SENDS_PENDING.set_function(lambda: self._outgoings.pending if self._outgoings else 0)
+        self._outgoings = outgoings = Outgoings(kafka, found.partitions, found.max_bytes)
+        await clients.until_reachable(kafka, outgoings.start)
+        metrics.SENDS_PENDING.set_function(lambda: outgoings.pending)
         self._app = app = faust_app.build("penstock")
         consumer = clients.consumer(self._settings)
         commits = Commits(consumer, found.cluster_id)
         feeds = {}
         for task in self._tasks:
-            lane = self._lanes[task.name] = Lane(task, self._window(task), self._outgoings, self._fail)
-            feeds.update(dict.fromkeys(task.settings.input, faust_app.add_agent(app, lane)))
+            lane = self._lanes[task.name] = Lane(task, self._window(task), outgoings, self._fail)
+            feeds.update(dict.fromkeys(task.settings.input, faust_app.add_agent(app, lane, self._fail)))
         self._intake = intake = Intake(self._settings, consumer, feeds, commits)
-        intake.failure.add_done_callback(self._intake_failed)
+        intake.failure.add_done_callback(self._part_failed)
         self._lag = Lag(consumer, intake)
+        watchdog = Watchdog(
+            intake,
+            self._lag,
+            partial(cluster.answers, kafka, inputs, found.partitions),
+            clients.request_timeout_s(self._settings),
+        )
         faust_app.add_intake_service(
             app,
             {
                 "pump": intake.pump,
                 "commits": lambda: commits.run(kafka.commit_interval_s, lambda: list(intake.ledgers.values())),
                 "lag": self._lag.run,
+                "watchdog": watchdog.run,
+                "client tasks": lambda: client_tasks.watch(partial(client_tasks.background_tasks, consumer, outgoings)),
             },
             self._fail,
         )
@@ -209,6 +220,8 @@ async def _closed(part: str, close: Callable[[], Awaitable[object]]) -> None:
     if not done:
         closing.cancel()
         log.warning("left_behind", part=part)
+    elif closing.cancelled():  # aiokafka awaits tasks that it has cancelled, and so ends as one when a broker is away
+        log.warning("stop_failed", part=part, error="cancelled")
     elif (error := closing.exception()) is not None:
         log.warning("stop_failed", part=part, error=type(error).__name__)
 
