@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test faults soak check tools lock bench clean
+.PHONY: help demo test faults soak fuzz check tools lock bench clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,12 +49,17 @@ HOURS ?= 1
 soak: tools ## the same for hours, at 70 % load: make soak HOURS=8
 	@$(BIN)/python -m tests.bench.soak --hours $(HOURS) $(ARGS)
 
+fuzz: $(VENV)/.dev ## fuzzing guided by coverage: make fuzz ARGS="--seconds 600 decode"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 bench: $(VENV)/.dev ## first figures: slot efficiency and CPU per record, on the real broker
 	@$(BIN)/python -m tests.bench.throughput $(ARGS)
 
 lock: ## pin the dependencies again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra demo --group build pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra demo --group build --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group fuzz -o requirements-fuzz.lock
 
 clean: ## remove the environment and the caches
 	rm -rf $(VENV) .cache dist build
