@@ -15,7 +15,11 @@ from workers.task import Task
 
 
 async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
-    """Return what becomes of a record: the model's answer, a lower rung's, or a reject. Raises nothing."""
+    """Return what becomes of a record: the model's answer, a lower rung's, or a reject.
+
+    Raises:
+        MemoryError: no record's fault; the process has to end, and the record stays for its next owner.
+    """
     if record.value is None:
         return Erased()
     try:
@@ -26,6 +30,8 @@ async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
             return Enriched(parse(reply, task), reply)
         except NoAnswer as error:
             return descend(task.ladder, request, error, attempts=passage.attempts)
+    except MemoryError:
+        raise
     except Exception as exc:  # noqa: BLE001 - the record boundary: a bug costs this record a dead letter, no other
         return Rejected(as_reject(exc))
 
@@ -36,6 +42,7 @@ async def finish(permit: Permit, outcome: Outcome, task: Task, sink: Sink) -> Ou
     Raises:
         Paused: the guard allows no more rejects of our own making; nothing was produced.
         Unwritable: not even a stub of the dead letter can be written; nothing was acked.
+        MemoryError: as `decide`.
     """
     while True:
         try:
@@ -43,7 +50,7 @@ async def finish(permit: Permit, outcome: Outcome, task: Task, sink: Sink) -> Ou
                 task.guard.allow(outcome.error)
                 outcome.allowed = True
             written = await ack(route(permit.record, outcome, task, sink.partitions), permit, sink)
-        except Paused:
+        except (Paused, MemoryError):
             raise
         except Exception as exc:  # noqa: BLE001 - the record boundary goes on to the ack
             outcome = next_best(permit.record, outcome, as_reject(exc), task)

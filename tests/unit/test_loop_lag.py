@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import structlog
 from structlog.testing import capture_logs
 
 from workers import metrics
-from workers.loop_lag import PERIOD_S, SAMPLES, watch_loop_lag
+from workers.loop_lag import PERIOD_S, SAMPLES, WARN_S, watch_loop_lag
 
 
 class LateLoop:
@@ -52,6 +56,62 @@ async def test_the_gauge_holds_the_longest_delay_of_the_last_samples() -> None:
 async def test_a_second_of_delay_is_logged() -> None:
     """A blocked loop is worth a warning with its length."""
     _, lines = await _watch([1.0 - PERIOD_S, 1.5])
-    assert [(line["event"], line["log_level"], line["delay_s"]) for line in lines] == [
+    said = [line for line in lines if line["event"] != "event loop is blocked"]  # the onlooker may be as quick
+    assert [(line["event"], line["log_level"], line["delay_s"]) for line in said] == [
         ("event loop was blocked", "warning", 1.5)
     ]
+
+
+def _computes_for(seconds: float) -> None:
+    """Hold the thread by plain Python, as a bad rule would."""
+    ends_at_s = time.monotonic() + seconds
+    while time.monotonic() < ends_at_s:
+        pass
+
+
+def _parses_for(seconds: float) -> None:
+    """Hold the interpreter itself in calls that let no other thread run."""
+    ends_at_s = time.monotonic() + seconds
+    while time.monotonic() < ends_at_s:
+        _one_long_call()
+
+
+def _one_long_call() -> None:
+    sum(range(3_000_000))
+
+
+@pytest.mark.fault("P4")
+@pytest.mark.parametrize(("block", "where"), [(_computes_for, "_computes_for"), (_parses_for, "_one_long_call")])
+async def test_where_a_blocked_loop_stands_is_logged_once(block: Callable[[float], None], where: str) -> None:
+    """A block longer than a second is told while it lasts, with the stack: places and no values; then its length."""
+    structlog.reset_defaults()
+    with capture_logs() as lines:
+        watching = asyncio.create_task(watch_loop_lag())
+        await asyncio.sleep(2 * PERIOD_S)
+        block(WARN_S + 5 * PERIOD_S)
+        while not any(line["event"] == "event loop was blocked" for line in lines):  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(PERIOD_S)
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+    assert [line["event"] for line in lines] == ["event loop is blocked", "event loop was blocked"]
+    stack = lines[0]["stack"]
+    assert any(place.startswith("unit/test_loop_lag.py:") and place.endswith(f" {where}") for place in stack), stack
+    assert not any("/work/" in place or "seconds" in place for place in stack)
+
+
+async def test_the_onlooker_ends_with_the_watch() -> None:
+    """A worker that stops leaves no thread behind that looks at a loop which is gone."""
+    watching = asyncio.create_task(watch_loop_lag())
+    await asyncio.sleep(0)
+    assert _onlookers() == 1
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+    async with asyncio.timeout(10):
+        while _onlookers():  # noqa: ASYNC110 - a thread's end has no event
+            await asyncio.sleep(PERIOD_S)
+
+
+def _onlookers() -> int:
+    return sum(thread.name == "loop-onlooker" for thread in threading.enumerate())

@@ -108,12 +108,25 @@ async def test_an_output_that_does_not_fit_becomes_a_dead_letter(*, refused: lis
     assert delivered.acked
 
 
+@pytest.mark.fault("O7")
 async def test_what_can_be_written_nowhere_is_not_acked() -> None:
     """O7: it is held; nothing is dropped."""
     delivered = Delivered()
     with pytest.raises(Unwritable):
         await finish(delivered, Enriched("x", make_reply()), task(), refusing(ENRICHED, DLQ, DLQ))
     assert not delivered.acked
+
+
+@pytest.mark.fault("O7")
+async def test_what_was_written_is_not_written_again_while_the_rest_can_be_written_nowhere() -> None:
+    """O7: a review copy whose fallback record is refused stays one copy, however often the rest is tried."""
+    sink, delivered, outcome = refusing(FALLBACK, DLQ, DLQ, FALLBACK, DLQ, DLQ), Delivered(), review()
+    for _ in range(2):
+        with pytest.raises(Unwritable):
+            await finish(delivered, outcome, task(), sink)
+    assert await finish(delivered, outcome, task(), sink) is outcome
+    assert where(sink) == [REVIEW, FALLBACK]
+    assert delivered.acked
 
 
 async def test_a_reject_draws_on_the_guard_once() -> None:
@@ -158,6 +171,7 @@ async def test_a_partition_that_left_gets_nothing() -> None:
     assert not delivered.acked
 
 
+@pytest.mark.fault("P11")
 async def test_a_bug_in_the_way_out_is_a_reject_like_any_other() -> None:
     """P11: it draws on the guard, and the record's dead letter says where it happened."""
     ours, sink, delivered = task(), MemorySink(KeyError("bug")), Delivered()
@@ -192,6 +206,7 @@ async def test_every_record_ends_in_one_of_the_outcomes() -> None:
     assert isinstance(not_json.error, NotJson)
 
 
+@pytest.mark.fault("P11")
 async def test_a_bug_on_the_way_in_costs_one_dead_letter() -> None:
     """P11: the record boundary turns it into a reject; its cause is for the log alone."""
     bug = ValueError("may hold what the record says")

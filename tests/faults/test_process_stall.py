@@ -1,0 +1,59 @@
+"""An event loop that stands still for longer than a session: heartbeats stop with it, and the group goes on without."""
+
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.support.commit_sampler import sampling
+from tests.support.deployment import PENSTOCK, wait_for
+from tests.support.kafka import ROOT, KafkaBroker
+from tests.support.stage import TASK, Stage, logged, wait_logged
+from tests.support.topics import New, produce
+
+ASSIGNED, BLOCKED = '"event":"partitions_assigned"', '"event":"event loop is blocked"'
+BLOCK_S = 12.0
+SLOTS = 16
+RULE = {"rules": {"python": "tests.support.blocking_rules:blocks_once"}}
+HOUR_S = 3_600
+
+
+@pytest.mark.fault("R5", "P4")
+async def test_a_loop_that_blocks_for_longer_than_a_session(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """The block is alarmed with its stack; the others take over; awake, it drops what it had, rejoins and works on."""
+    task = {"max_age_s": HOUR_S, "ladder": [RULE, {"skip": {}}]}
+    program = ("env", f"PYTHONPATH={ROOT}", PENSTOCK)
+    async with (
+        Stage(tmp_path, kafka, program=program, model={"max_in_flight": SLOTS}, task=task) as stage,
+        sampling(kafka.bootstrap_servers, stage.group, stage.topic, TASK) as sampler,
+    ):
+        workers = [stage.worker(name).wait_ready() for name in ("a", "b")]
+        wait_for(lambda: sum(worker.metric("penstock_assigned_partitions") == 2 for worker in workers) == 2, 30)
+        await stage.produce(1_500, keys=200)
+        await stage.wait_ended(200)
+        await block(stage, tmp_path / "marker")
+        wait_for(lambda: any(logged(worker, BLOCKED) for worker in workers), 20)
+        began_s = time.monotonic()
+        blocked, other = sorted(workers, key=lambda worker: not logged(worker, BLOCKED))
+        joined = logged(blocked, ASSIGNED)
+        wait_for(lambda: logged(other, '"count":4') >= 1, 20, other.tail)
+        assert time.monotonic() < began_s + BLOCK_S, "the other one was to take over while it was blocked"
+        wait_logged(blocked, ASSIGNED, times=joined + 1)
+        stack = next(orjson.loads(line)["stack"] for line in blocked.log.read_text().splitlines() if BLOCKED in line)
+        assert stack[-1].endswith(" blocks_once")
+        assert blocked.metric("penstock_event_loop_lag_seconds") > 0
+        await stage.wait_committed(1_501)
+        verdict = await stage.verdict(samples=sampler.samples)
+        assert not (broken := verdict.broken(crashed=True)), broken
+        assert verdict.repeats <= SLOTS + 320, "more than was in flight and one second's worth"
+        for worker in workers:
+            assert worker.terminate()[0] == 0, worker.tail()
+
+
+async def block(stage: Stage, marker: Path) -> None:
+    """Write a record that is too old for the model: the first rung answers it, and blocks one worker, once."""
+    value = {"number": -1, "block": str(marker), "for_s": BLOCK_S}
+    old_ms = int((time.time() - 2 * HOUR_S) * 1000)
+    record = New(key=b"slow", value=orjson.dumps(value), timestamp_ms=old_ms)
+    await produce(stage.broker.bootstrap_servers, stage.topic, [record])
