@@ -29,7 +29,9 @@ class Endpoint:
 
     429 and 503 halve the limit and cool the endpoint down, for as long as the server asks, else for pauses that double
     while it goes on. One congestion, one cut: refusals of calls that began before the last cut change nothing, or 64
-    calls refused together would cut it to one. Answers give the limit back, one slot per `limit` answers.
+    calls refused together would cut it to one; nor does the trial of an open breaker, a single call. Answers give the
+    limit back, one slot per `limit` answers; after an outage one per answer, until it is what it was (TCP's slow start
+    and congestion avoidance, RFC 5681).
     """
 
     def __init__(self, index: int, label: str, slots: int, breaker: Breaker) -> None:
@@ -39,6 +41,7 @@ class Endpoint:
         self.breaker = breaker
         self.in_use = 0
         self.limit = slots
+        self._quick_below = slots
         self.cool_until_s = -math.inf
         self._credit = 0
         self._cut_at_s = -math.inf
@@ -74,23 +77,26 @@ class Endpoint:
             self._cool(error, fresh=grant.began_s >= self._cut_at_s, now_s=now_s)
         elif error is None and grant.began_s >= self._cut_at_s:
             self._refusals = 0
+            if grant.trial:
+                self._quick_below = self.slots
             if self.limit < self.slots:
                 self._grow()
 
     def _cool(self, error: Busy, *, fresh: bool, now_s: float) -> None:
+        fresh = fresh and self.breaker.closed
         if fresh:
             self._refusals += 1
-            self.limit = max(1, self.limit // 2)
+            self.limit = self._quick_below = max(1, self.limit // 2)
             self._credit = 0
             self._cut_at_s = now_s
         pause_s = error.retry_after_s
         if pause_s is None:
             # While the breaker is open its trials are pause enough: they find out when the endpoint is back.
-            pause_s = cool_down_s(self._refusals) if fresh and self.breaker.closed else 0.0
+            pause_s = cool_down_s(self._refusals) if fresh else 0.0
         self.cool_until_s = max(self.cool_until_s, now_s + pause_s)
 
     def _grow(self) -> None:
         self._credit += 1
-        if self._credit >= self.limit:
+        if self._credit >= self.limit or self.limit < self._quick_below:
             self.limit += 1
             self._credit = 0

@@ -58,6 +58,23 @@ def test_an_open_breaker_needs_no_cool_down_of_ours(asked_s: float | None, next_
         now_s = endpoint.admits_from_s()
 
 
+def test_after_an_outage_the_slots_are_back_within_a_few_calls_each() -> None:
+    """503s that open the breaker cut once, its failed trials not at all, and every answer after it gives a slot back."""
+    endpoint = Endpoint(0, "http://m", 64, Breaker(BreakerSettings(min_calls=20, reset_timeout_s=1.0), lambda *_: None))
+    for grant in [endpoint.enter(0.0) for _ in range(64)]:
+        endpoint.settle(grant, Overloaded("503", 0.1), 0.1)
+    for at in range(2, 12):
+        endpoint.settle(endpoint.enter(float(at)), Overloaded("503"), float(at))
+    assert endpoint.limit == 32
+    for answers in range(1, 34):
+        endpoint.settle(endpoint.enter(20.0), None, 20.2)
+        assert endpoint.limit == min(64, 32 + answers)
+    endpoint.settle(endpoint.enter(21.0), Busy("429", 0.1), 21.0)
+    for _ in range(31):
+        endpoint.settle(endpoint.enter(22.0), None, 22.2)
+    assert endpoint.limit == 32, "a congestion without an outage is recovered from slowly"
+
+
 def test_answers_give_slots_back_up_to_what_is_configured() -> None:
     """`limit` answers buy one slot; the configured number is never exceeded; other failures change nothing."""
     endpoint = endpoint_with(4)
