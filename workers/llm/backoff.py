@@ -9,8 +9,9 @@ from email.utils import parsedate_to_datetime
 RETRY_AFTER_MAX_S = 120.0
 """A longer Retry-After is not honoured (openai-python 3.54 has the same bound)."""
 
-COOL_FIRST_S, COOL_MAX_S = 0.5, 8.0
-"""Cool-down of an endpoint that said 429 or 503 without a time of its own; bounds as in openai-python."""
+COOL_FIRST_S, COOL_MAX_S = 0.5, 2.0
+"""Cool-down of an endpoint that said 429 or 503 without a time of its own. openai-python goes up to 8 s, for one
+caller; here all share the pause, and a handful asks after it: longer pauses would only lose time after an outage."""
 
 RETRY_FIRST_S, RETRY_MAX_S = 0.1, 2.0
 """Pause of one record between two attempts: short, its deadline runs."""

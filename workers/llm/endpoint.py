@@ -7,6 +7,9 @@ from workers.errors import Busy, PenstockError
 from workers.llm.backoff import cool_down_s
 from workers.llm.breaker import Breaker
 
+OUTAGE_REFUSALS = 3
+"""So many refusals in a row, each after a pause and fewer calls, are no congestion: nobody is served."""
+
 
 @dataclass(slots=True, eq=False)
 class Grant:
@@ -86,7 +89,8 @@ class Endpoint:
         fresh = fresh and self.breaker.closed
         if fresh:
             self._refusals += 1
-            self.limit = self._quick_below = max(1, self.limit // 2)
+            self.limit = max(1, self.limit // 2)
+            self._quick_below = self.limit if self._refusals < OUTAGE_REFUSALS else self.slots
             self._credit = 0
             self._cut_at_s = now_s
         pause_s = error.retry_after_s

@@ -59,7 +59,7 @@ def test_an_open_breaker_needs_no_cool_down_of_ours(asked_s: float | None, next_
 
 
 def test_after_an_outage_the_slots_are_back_within_a_few_calls_each() -> None:
-    """503s that open the breaker cut once, its failed trials not at all, and every answer after it gives a slot back."""
+    """503s that open the breaker cut once, its failed trials not at all; then each answer gives one slot back."""
     endpoint = Endpoint(0, "http://m", 64, Breaker(BreakerSettings(min_calls=20, reset_timeout_s=1.0), lambda *_: None))
     for grant in [endpoint.enter(0.0) for _ in range(64)]:
         endpoint.settle(grant, Overloaded("503", 0.1), 0.1)
@@ -69,10 +69,19 @@ def test_after_an_outage_the_slots_are_back_within_a_few_calls_each() -> None:
     for answers in range(1, 34):
         endpoint.settle(endpoint.enter(20.0), None, 20.2)
         assert endpoint.limit == min(64, 32 + answers)
-    endpoint.settle(endpoint.enter(21.0), Busy("429", 0.1), 21.0)
-    for _ in range(31):
+
+
+@pytest.mark.parametrize(("refusals", "after_8_answers"), [(2, 16), (3, 16), (4, 12)])
+def test_a_congestion_is_recovered_from_slowly_and_a_server_that_refused_everything_quickly(
+    refusals: int, after_8_answers: int
+) -> None:
+    """One or two refusals in a row say that there were too many calls; from the third on, that nobody was served."""
+    endpoint = endpoint_with(64)
+    for at in range(refusals):
+        endpoint.settle(endpoint.enter(float(at)), Overloaded("503", 0.1), float(at))
+    for _ in range(8):
         endpoint.settle(endpoint.enter(22.0), None, 22.2)
-    assert endpoint.limit == 32, "a congestion without an outage is recovered from slowly"
+    assert endpoint.limit == after_8_answers
 
 
 def test_answers_give_slots_back_up_to_what_is_configured() -> None:
