@@ -29,6 +29,7 @@ async def test_no_broker(quick: Stand) -> None:
     assert address in said
 
 
+@pytest.mark.fault("O2")
 async def test_a_missing_topic(real: Stand) -> None:
     """78, naming the topics that are missing and the command that creates them."""
     topic = fresh_name("in")

@@ -73,6 +73,7 @@ def test_partition_of_a_dead_letter(counts: dict[str, int], expected: int | None
 NOW_MS = int(NOW_S * 1000)
 
 
+@pytest.mark.fault("D15")
 @pytest.mark.parametrize(
     ("timestamp_ms", "expected"),
     [
@@ -192,6 +193,7 @@ def test_lineage_is_the_first_well_formed_one() -> None:
     assert requests.decode(headers).origin == "a/0/1"
 
 
+@pytest.mark.fault("D14")
 @pytest.mark.parametrize(
     "value",
     [
@@ -210,6 +212,7 @@ def test_malformed_traceparent_does_not_travel(value: bytes | None) -> None:
     assert passed_on([("traceparent", value), ("traceparent", TRACEPARENT)]) == [("traceparent", TRACEPARENT)]
 
 
+@pytest.mark.fault("D13")
 def test_thousand_headers() -> None:
     """At most 64 travel on, and one too large does not take the others with it."""
     many: list[Header] = [("ce_big", b"x" * 16_400), *((f"ce_{number}", b"v") for number in range(1_000))]
@@ -231,6 +234,7 @@ def test_odd_header_names_and_null_values() -> None:
     assert refused.headers[:5] == [*odd[:2], ("ce_\\udcff", b"1"), *odd[3:]]
 
 
+@pytest.mark.fault("D4")
 def test_stub_fits_whatever_the_record_was() -> None:
     """Key, headers and value of any size leave a dead letter of less than 64 KiB that still names the record."""
     headers: list[Header] = [("big", b"x" * 1_000_000), *(("h" * 300, b"v" * 100) for _ in range(1_000))]

@@ -70,11 +70,17 @@ def size_bytes(outgoing: Outgoing) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Sending:
-    """One `send` that waits, for a producer, for room in it, or for its confirmation; `error` is what it met last."""
+    """One `send` that waits, for a producer, for room in it, or for its confirmation; `error` is what it met last.
+
+    `entering` is the producer that has not enqueued it yet; `sent_away` says that it was told not to wait for that one.
+    """
 
     topic: str
     since_s: float
+    task: "asyncio.Task[object] | None"
     error: str = ""
+    entering: AIOKafkaProducer | None = None
+    sent_away: bool = False
 
 
 class Outgoings:
@@ -140,7 +146,7 @@ class Outgoings:
 
     async def send(self, outgoing: Outgoing) -> None:
         """Return when the broker has confirmed the record (see `ports.Sink`)."""
-        this = _Sending(outgoing.topic, monotonic_s())
+        this = _Sending(outgoing.topic, monotonic_s(), asyncio.current_task())
         self._sending[this] = None
         try:
             await self._send(outgoing, this)
@@ -213,6 +219,7 @@ class Outgoings:
         self, producer: AIOKafkaProducer, outgoing: Outgoing, this: _Sending
     ) -> "asyncio.Future[object] | None":
         """Return the future of an enqueued record, None when it was not enqueued and may be tried again."""
+        this.entering = producer
         try:
             future: asyncio.Future[object] = await producer.send(
                 outgoing.topic,
@@ -229,7 +236,24 @@ class Outgoings:
             this.error = type(exc).__name__
             log.warning("send_not_enqueued", topic=outgoing.topic, error=this.error)
             return None
+        except asyncio.CancelledError:
+            if not this.sent_away or this.task is None or this.task.uncancel() > 0:
+                raise
+            this.sent_away = False
+            return None
+        finally:
+            this.entering = None
         return future
+
+    def _send_away(self, spent: AIOKafkaProducer) -> None:
+        """Let nobody wait for a producer that is about to be closed to take a record.
+
+        A send that waits there for its topic's metadata would wait for ever: aiokafka's closed client answers nobody.
+        """
+        for sending in self._sending:
+            if sending.entering is spent and sending.task is not None:
+                sending.sent_away = True
+                sending.task.cancel()
 
     async def _current_alone(self) -> AIOKafkaProducer:
         async with self._opening_alone:
@@ -269,6 +293,7 @@ class Outgoings:
 
         What the spent one owed in the end is unknown, and its senders repeat it.
         """
+        self._send_away(spent)
         if others := self._owed_by(spent):
             await asyncio.wait(others, timeout=self._kafka.send_timeout_s)
         if not await clients.quietly_closed(spent, 5.0):

@@ -168,6 +168,50 @@ async def test_a_spent_producer_is_replaced_once() -> None:
     assert sorted(out.opened[1].got, key=int) == [b"%d" % number for number in range(20)]
 
 
+@pytest.mark.fault("O2")
+async def test_a_send_that_a_spent_producer_never_took_goes_to_its_successor() -> None:
+    """O2: it waited for its topic's metadata, and a closed client waits for that for ever."""
+
+    class Waiting(Producer):
+        """Takes `refused` only."""
+
+        async def send(self, topic: str, value: bytes | None, **more: Any) -> "asyncio.Future[object]":
+            if value != b"refused":
+                await asyncio.Event().wait()
+            return await super().send(topic, value, **more)
+
+    out = await started(Waiting(KafkaError()))
+    waiting = [asyncio.create_task(out.send(outgoing(value))) for value in (b"waits", b"leaves")]
+    await until(lambda: out.pending == 2)
+    waiting[1].cancel()
+    await send(out, outgoing(b"refused"))
+    await asyncio.wait_for(waiting[0], BOUND_S)
+    assert sorted(out.opened[1].got) == [b"refused", b"waits"]
+    await asyncio.wait({waiting[1]})
+    assert waiting[1].cancelled()
+
+
+@pytest.mark.fault("O2")
+async def test_a_cancellation_that_meets_the_producers_end_is_not_lost() -> None:
+    """Its partition is revoked in the same moment: it is not sent by the successor."""
+    out = await started(Producer())
+    hung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def send_never(*_: object, **__: object) -> None:
+        await hung
+
+    first: Any = out.opened[0]
+    first.send = send_never
+    sending = asyncio.create_task(out.send(outgoing()))
+    await until(lambda: out.pending == 1)
+    await asyncio.sleep(0)
+    out._send_away(first)
+    sending.cancel()
+    await asyncio.wait({sending}, timeout=BOUND_S)
+    assert sending.cancelled()
+    assert out.pending == 0
+
+
 async def test_the_next_producer_may_be_spent_as_well() -> None:
     """Errors go on until they end; nothing is lost and nothing gives up."""
     out = await started(Producer(KafkaError()), Producer(KafkaError()), Producer())
