@@ -40,7 +40,7 @@ check: $(VENV)/.dev ## ruff, mypy, import-linter, interrogate
 	@$(BIN)/interrogate --quiet workers topics tests
 
 test: tools check ## every test that belongs in a daily run
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 faults: tools ## faults at random moments on real brokers, and what they did (about 15 minutes)
 	@$(BIN)/pytest tests/chaos $(ARGS)

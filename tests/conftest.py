@@ -25,19 +25,18 @@ settings.register_profile(
 )
 settings.load_profile("penstock")
 
-NO_KAFKA = pytest.StashKey[str]()
+NO_KAFKA = "no real Kafka"
 
 
 @pytest.fixture(scope="session")
-def kafka_jars(request: pytest.FixtureRequest) -> Path:
+def kafka_jars() -> Path:
     """The real broker's jars; without them tests are skipped here, and fail where CI is set."""
     try:
         return ensure_jars()
     except NoKafkaError as exc:
-        request.config.stash[NO_KAFKA] = str(exc)
         if os.environ.get("CI"):
-            pytest.fail(f"no real Kafka: {exc}")
-        pytest.skip(f"no real Kafka: {exc}")
+            pytest.fail(f"{NO_KAFKA}: {exc}")
+        pytest.skip(f"{NO_KAFKA}: {exc}")
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +110,9 @@ def simulate() -> Iterator[Simulate]:
         yield lambda **settings: models.enter_context(SimulatedModel(**settings))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it loudly when the tests on a real broker did not run."""
-    if reason := config.stash.get(NO_KAFKA, None):
-        terminalreporter.write_line(f"THE TESTS ON A REAL KAFKA DID NOT RUN: {reason}", red=True, bold=True)
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", []) if not report.passed]
+    if without := [reason for reason in reasons if NO_KAFKA in reason]:
+        line = f"{len(without)} TESTS ON A REAL KAFKA DID NOT RUN: {without[0]}"
+        terminalreporter.write_line(line, red=True, bold=True)

@@ -1,5 +1,6 @@
 """What the host refuses: a place to write, a reader for the log, open files, and a configuration that makes sense."""
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -40,9 +41,10 @@ def written_files(pid: int) -> list[str]:
     """Return the files that a process has open for writing."""
     held = []
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        flags = int(Path(f"/proc/{pid}/fdinfo/{descriptor.name}").read_text().split("flags:")[1].split()[0], 8)
-        if descriptor.is_file() and flags & (os.O_WRONLY | os.O_RDWR):
-            held.append(str(descriptor.readlink()))
+        with contextlib.suppress(FileNotFoundError):  # closed between two looks: a connection that came and went
+            flags = int(Path(f"/proc/{pid}/fdinfo/{descriptor.name}").read_text().split("flags:")[1].split()[0], 8)
+            if descriptor.is_file() and flags & (os.O_WRONLY | os.O_RDWR):
+                held.append(str(descriptor.readlink()))
     return held
 
 

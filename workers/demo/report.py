@@ -47,7 +47,7 @@ def closing(console: Console, summary: Summary, log: Path) -> None:
         console.print(Text(kept, "bold green"))
         console.print(_next_steps())
     elif log.exists():
-        console.print(Text(f"The worker's log: {log}", overflow="fold"))
+        console.print(Text(f"The worker's log: {log}"), soft_wrap=True)  # a path to copy is one line
 
 
 def _print_results(console: Console, summary: Summary) -> None:

@@ -39,9 +39,11 @@ def sorted_problems(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def shown(text: object) -> str:
-    """Return `text` in backticks, on one line, printable on any terminal, cut to a readable length."""
+    """Return `text` in backticks, on one line, printable on any terminal; cut to a readable length, but for a path."""
     line = str(text).encode("unicode_escape" if not str(text).isprintable() else "utf-8").decode()
-    return f"`{line if len(line) <= _SHOWN_MAX_CHARS else line[:_SHOWN_MAX_CHARS] + '...'}`"
+    if len(line) > _SHOWN_MAX_CHARS and not isinstance(text, Path):  # the end of a path is what says which file
+        line = line[:_SHOWN_MAX_CHARS] + "..."
+    return f"`{line}`"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
