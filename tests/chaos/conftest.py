@@ -2,11 +2,17 @@
 
 import pytest
 
-from tests.support.fault_figures import NOTED, table
+from tests.support.fault_figures import FILE, noted, table
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """Forget the last run's figures; in the process that prints, before the others start."""
+    if not hasattr(config, "workerinput"):
+        FILE.unlink(missing_ok=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the figures of the tests that ran."""
-    if NOTED:
+    if not hasattr(config, "workerinput") and (figures := noted()):
         terminalreporter.section("what the faults did")
-        terminalreporter.write(table(NOTED))
+        terminalreporter.write(table(figures))

@@ -1,4 +1,4 @@
-"""Faults at random moments, under more load than the workers can do, with key order and heavy-tailed latency.
+"""Faults at random moments, under nearly all the load the workers can do, with key order and heavy-tailed latency.
 
 Whatever is done: nothing is lost, keys keep their order, commits tell the truth at every sample, and it goes on.
 """

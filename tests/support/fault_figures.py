@@ -1,4 +1,4 @@
-"""The figures of a run of `make faults`: noted test by test, printed as one table, kept in `.cache/faults.jsonl`."""
+"""The figures of a run of `make faults`: noted test by test in one file, and printed as one table."""
 
 import io
 import statistics
@@ -35,25 +35,27 @@ class Figures:
     sigterm_s: list[float] = field(default_factory=list)
 
 
-NOTED: list[Figures] = []
-"""Of this run."""
-
-
 def note(figures: Figures) -> None:
-    """Keep the figures of one test."""
-    NOTED.append(figures)
+    """Add the figures of one test. Several processes may do so at the same time."""
     FILE.parent.mkdir(exist_ok=True)
-    FILE.write_bytes(b"".join(orjson.dumps(asdict(one)) + b"\n" for one in NOTED))
+    with FILE.open("ab", buffering=0) as lines:
+        lines.write(orjson.dumps(asdict(figures)) + b"\n")
 
 
-def table(noted: list[Figures]) -> str:
+def noted() -> list[Figures]:
+    """Return what was noted since the file was last removed, by the names of the faults."""
+    lines = FILE.read_bytes().splitlines() if FILE.exists() else []
+    return sorted((Figures(**orjson.loads(line)) for line in lines), key=lambda figures: figures.fault)
+
+
+def table(figures: list[Figures]) -> str:
     """Return the figures as text, one line per kind of fault."""
     columns = (
         *("times", "records", "lost", "out of\norder", "early\ncommits", "of\nsamples", "done\ntwice"),
         *("calls\nrepeated", "in flight\nat faults", "progress,\nmedian", "\nlongest", "longest\nSIGTERM"),
     )
     shown = Table(Column("fault", no_wrap=True), *columns, box=None)
-    for one in noted:
+    for one in figures:
         counts = (one.faults, one.records, one.lost, one.order_violations, one.early_commits, one.samples)
         repeats = (one.repeated, one.calls_repeated, one.in_flight_at_faults)
         progress = (f"{statistics.median(one.progress_s):.1f} s", f"{max(one.progress_s):.1f} s")

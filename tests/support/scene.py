@@ -106,12 +106,12 @@ async def scene(
     fault: str,
     *,
     workers: int = 2,
-    rate_per_s: float = 280,
+    rate_per_s: float = 230,
     seed: int = 1,
     static: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Scene]:
-    """Start workers under a load that is more than they can do, so that their slots are full; stop it in the end."""
+    """Start workers under a load of nine tenths of what they can do, so that each fault leaves them with full slots."""
     settings = {"model": {"max_in_flight": SLOTS}} | settings
     async with (
         Stage(folder, broker, partitions=PARTITIONS, latency=LATENCY, static=static, **settings) as stage,
