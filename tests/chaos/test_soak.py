@@ -16,11 +16,11 @@ DESCRIPTORS_MAX = 150
 @pytest.mark.timeout(400)
 @pytest.mark.fault("P13")
 async def test_a_short_soak(kafka_jars: Path, tmp_path: Path) -> None:
-    """Two minutes at 70 % load with a fault every 30 s: nothing lost, memory and descriptors bounded."""
+    """A minute at 70 % load with a fault every 20 s: nothing lost, memory and descriptors bounded."""
     del kafka_jars
-    options = argparse.Namespace(hours=2 / 60, fault_every_s=30.0, seed=3)
+    options = argparse.Namespace(hours=1 / 60, fault_every_s=20.0, seed=3)
     with TcpProxy() as proxy, ProxiedKafka(tmp_path / "kafka", proxy) as broker:
         figures = await soak(tmp_path, broker, proxy, options)
-    assert len(figures["faults_done"]) >= 2
+    assert len(figures["faults_done"]) >= 1
     assert figures["slopes"]["rss_mib"] < RSS_MAX_MIB
     assert figures["slopes"]["descriptors"] < DESCRIPTORS_MAX
