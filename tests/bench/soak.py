@@ -9,6 +9,7 @@ its name and code 1.
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import statistics
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--fault-every-s", type=float, default=180.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # our own clients meet the faults as well
     with (
         tempfile.TemporaryDirectory() as folder,
         TcpProxy() as proxy,
