@@ -51,6 +51,11 @@ class Samples:
     descriptors: list[int] = field(default_factory=list)
     latency_p99_ms: list[float] = field(default_factory=list)
 
+    def rss_mib_by_minute(self) -> list[float]:
+        """Return the memory at the end of each minute: a step after a fault is no slope."""
+        every = round(60 / SAMPLE_EVERY_S)
+        return [round(rss_bytes / 2**20, 1) for rss_bytes in self.rss_bytes[every - 1 :: every]]
+
     def slopes(self) -> dict[str, float]:
         """Return the growth per hour after the warm-up, by least squares, and the medians."""
         since = int(len(self.at_s) * WARM_UP_SHARE)
@@ -91,12 +96,16 @@ async def sampled(on: Scene) -> AsyncIterator[Samples]:
 
 
 async def _latencies(consumer: AIOKafkaConsumer, latencies_ms: list[float]) -> None:
-    """From when a record was written (its body says so) to when its output was (Kafka's timestamp)."""
+    """From when a record was written (its body says so) to when its output is read here, some milliseconds later.
+
+    Not by Kafka's timestamps: an output carries its input's.
+    """
     while True:
         with contextlib.suppress(KafkaError):
-            for records in (await consumer.getmany(timeout_ms=500)).values():
-                written = [orjson.loads(record.value)["input"]["at_ms"] for record in records]
-                latencies_ms += [record.timestamp - at_ms for record, at_ms in zip(records, written, strict=True)]
+            read = await consumer.getmany(timeout_ms=500)
+            now_ms = time.time_ns() / 1e6
+            written = [orjson.loads(record.value)["input"]["at_ms"] for records in read.values() for record in records]
+            latencies_ms += [now_ms - at_ms for at_ms in written]
 
 
 async def _sample(on: Scene, samples: Samples, latencies_ms: list[float]) -> None:
@@ -158,8 +167,8 @@ async def soak(folder: Path, broker: KafkaBroker, proxy: TcpProxy, options: argp
             print(
                 f"{name}: every partition moved again after {done[-1]['progress_s']:g} s", file=sys.stderr, flush=True
             )
-        slopes = samples.slopes()
-    return asdict(on.figures) | {"slopes": slopes, "faults_done": done}
+        slopes, by_minute = samples.slopes(), samples.rss_mib_by_minute()
+    return asdict(on.figures) | {"slopes": slopes, "rss_mib_by_minute": by_minute, "faults_done": done}
 
 
 def main() -> None:
