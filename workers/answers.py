@@ -65,11 +65,9 @@ def _checker(path: Path, schema: dict[str, Any]) -> Callable[[Any], str | None]:
         )
     except jsonschema_rs.ValidationError as exc:
         raise SchemaInvalid(f"{path}: {_what_is_wrong(exc, schema)}") from exc
-    is_valid, validate = validator.is_valid, validator.validate
+    validate = validator.validate
 
     def check(value: Any) -> str | None:
-        if is_valid(value):
-            return None
         try:
             validate(value)  # the first error only: all those of a large answer would hold the loop for 0.1 s
         except jsonschema_rs.ValidationError as exc:

@@ -1,7 +1,6 @@
 """A worker that finds no usable broker when it starts."""
 
 import asyncio
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -10,6 +9,7 @@ import pytest
 
 from tests.support.deployment import wait_for
 from tests.support.embedded import EmbeddedKafka
+from tests.support.kafka import free_ports
 from tests.support.memory import rig_settings
 from tests.support.stand import TASK, Stand
 from workers.errors import EX_UNAVAILABLE, Exit
@@ -19,18 +19,12 @@ STARTUP_TIMEOUT_S = 2
 OFFSET_FETCH, COORDINATOR_LOADS = 9, 14
 
 
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1", "kafka.invalid"], ids=["wrong port", "name that is gone"])
 @pytest.mark.fault("B11")
 async def test_a_worker_that_finds_no_broker_is_never_ready(address: str, quick: Stand) -> None:
     """B11: it tries again until `startup_timeout_s` is over, says what it tried, and ends with 69."""
-    servers, port = f"{address}:{free_port()}", free_port()
+    nobody, port = free_ports(2)
+    servers = f"{address}:{nobody}"
     kafka = {"bootstrap_servers": servers, "startup_timeout_s": STARTUP_TIMEOUT_S}
     began_s = time.monotonic()
     probed: list[int] = []

@@ -98,11 +98,7 @@ class CommitSampler:
                     if self._eyes is None:
                         self._eyes = await _Eyes.opened(self._servers, self._group, self._topic, self._outputs)
                     sample = await self._eyes.look(label)
-            except (
-                KafkaError,
-                OSError,
-                AssertionError,
-            ):  # a TimeoutError is an OSError; aiokafka asserts on bad answers
+            except (KafkaError, OSError, AssertionError):  # TimeoutError is an OSError; aiokafka asserts on bad answers
                 await self._close()
                 return False
         self.looks += 1

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -218,8 +219,8 @@ class KafkaBroker:
     def _prepare(self) -> None:
         """Choose ports, write the settings, format an empty data folder."""
         shutil.rmtree(self._dir / "data", ignore_errors=True)
-        self._port, controller_port = self._choose_ports()
-        text = PROPERTIES.format(port=self._port, controller_port=controller_port, log_dir=self._dir / "data")
+        self._port, self._controller_port = self._choose_ports()
+        text = PROPERTIES.format(port=self._port, controller_port=self._controller_port, log_dir=self._dir / "data")
         extra = "".join(f"{name}={value}\n" for name, value in self._properties.items())
         settings = self._dir / "server.properties"
         settings.write_text(text + extra)
@@ -227,10 +228,16 @@ class KafkaBroker:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=READY_S, check=False)
         if ran.returncode:
             raise BrokerFailedError((ran.stdout + ran.stderr)[-2_000:])
+        settings.write_text(text + extra + self._more_properties())  # of a property that is given twice the last counts
+
+    def _more_properties(self) -> str:
+        """Return what a kind of broker adds to the settings once the ports are chosen: listeners of its own."""
+        return ""
 
     def _choose_ports(self) -> tuple[int, int]:
         """Choose the ports of clients and of the controller."""
-        return free_ports()
+        port, controller_port = free_ports(2)
+        return port, controller_port
 
     def _java(self, main_class: str, *arguments: str) -> list[str]:
         """Return the command; `setpriv` lets the broker die with us even when we are killed."""
@@ -292,12 +299,13 @@ def _led(topics: list[dict[str, object]]) -> bool:
     return all(not topic["error_code"] for topic in topics) and all(each["leader"] >= 0 for each in partitions)
 
 
-def free_ports() -> tuple[int, int]:
-    """Return two ports that were free a moment ago: another process may be quicker, hence the retry in `start`."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago: another process may be quicker, hence the retry in `start`."""
+    with ExitStack() as held:
+        ports = [held.enter_context(socket.socket()) for _ in range(count)]
+        for port in ports:
+            port.bind(("127.0.0.1", 0))
+        return [port.getsockname()[1] for port in ports]
 
 
 if __name__ == "__main__":

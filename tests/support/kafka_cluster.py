@@ -64,7 +64,7 @@ class KafkaCluster:
     name = "cluster"
 
     def __init__(self, folder: Path) -> None:
-        ports = {number: free_ports() for number in NODES}
+        ports = {number: (port, controller) for number in NODES for port, controller in [free_ports(2)]}
         self.nodes = {number: Node(folder / f"node-{number}", number, ports) for number in NODES}
 
     def __enter__(self) -> Self:

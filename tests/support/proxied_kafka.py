@@ -1,11 +1,9 @@
 """A real broker behind a TCP proxy: a worker reaches it over the link that a test breaks, the test directly."""
 
-import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.kafka import KafkaBroker
+from tests.support.kafka import KafkaBroker, free_ports
 from tests.support.tcp_proxy import TcpProxy
 
 PROPERTIES = """\
@@ -30,19 +28,11 @@ class ProxiedKafka(KafkaBroker):
         """host:port of the proxy, for a worker's `bootstrap_servers`."""
         return self.proxy.address
 
-    def _prepare(self) -> None:
-        super()._prepare()
-        settings = self._dir / "server.properties"
-        text = settings.read_text()
-        controller = re.search(r"CONTROLLER://127\.0\.0\.1:(\d+)", text)
-        assert controller
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.proxy.upstream_port = free.getsockname()[1]
-        more = PROPERTIES.format(
+    def _more_properties(self) -> str:
+        [self.proxy.upstream_port] = free_ports(1)
+        return PROPERTIES.format(
             port=self._port,
             behind=self.proxy.upstream_port,
             before=self.proxy.port,
-            controller_port=controller[1],
+            controller_port=self._controller_port,
         )
-        settings.write_text(text + more)  # of a property that is given twice the last counts

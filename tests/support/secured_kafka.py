@@ -1,7 +1,5 @@
 """A real broker that also listens for TLS with SASL and knows rights, with certificates made on the spot by openssl."""
 
-import re
-import socket
 import subprocess
 from collections.abc import Iterable
 from functools import cached_property
@@ -22,7 +20,7 @@ from confluent_kafka.admin import (
 )
 
 from tests.support.deployment import wait_for
-from tests.support.kafka import KafkaBroker
+from tests.support.kafka import KafkaBroker, free_ports
 
 USER = "penstock"
 PASSWORD = "right-word"  # noqa: S105 - of a broker that lives for one test
@@ -82,18 +80,13 @@ class SecuredKafka(KafkaBroker):
         """An admin client that may do everything."""
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
-    def _prepare(self) -> None:
-        super()._prepare()
-        settings = self._dir / "server.properties"
-        text = settings.read_text()
-        controller = re.search(r"CONTROLLER://127\.0\.0\.1:(\d+)", text)
-        assert controller
-        self._ports = dict(zip(LISTENERS, _free_ports(len(LISTENERS)), strict=True))
-        text += PROPERTIES.format(
+    def _more_properties(self) -> str:
+        self._ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
+        text = PROPERTIES.format(
             port=self._port,
             listeners=",".join(f"{name}://127.0.0.1:{port}" for name, port in self._ports.items()),
             protocols=",".join(f"{name}:SASL_SSL" for name in LISTENERS),
-            controller_port=controller[1],
+            controller_port=self._controller_port,
             user=USER,
         )
         for name in LISTENERS:
@@ -106,8 +99,7 @@ class SecuredKafka(KafkaBroker):
                 ca=self.ca_file,
             )
         ends_ms = REAUTHENTICATION_S * 1000
-        text += f"listener.name.rotating.scram-sha-512.connections.max.reauth.ms={ends_ms}\n"
-        settings.write_text(text)  # of a property that is given twice the last counts
+        return text + f"listener.name.rotating.scram-sha-512.connections.max.reauth.ms={ends_ms}\n"
 
     def start(self) -> None:
         """Start, and give the user a SCRAM password."""
@@ -187,15 +179,6 @@ def _sign(folder: Path, name: str, days: int, extensions: str) -> None:
         f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days {days}"
         f" -extfile {name}.txt -out {name}.pem",
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def _openssl(folder: Path, command: str) -> None:

@@ -9,14 +9,13 @@ from typing import Any, Self
 import orjson
 
 from tests.support.deployment import WorkerProcess, configuration, wait_for
-from tests.support.kafka import CLUSTER_ID, KafkaBroker
+from tests.support.kafka import KafkaBroker
 from tests.support.topics import New, committed, fresh_name, produce, read_all
 from tests.support.verdicts import verdict_of
 from topics.spec import KINDS
 from workers.audit import Verdict, named_source
 from workers.demo.processes import SimulatedModel
 from workers.settings.model import Kafka
-from workers.stream.commit_metadata import decode, fingerprint
 
 TASK = "t"
 ENDS = ("enriched", "fallback", "dlq")
@@ -105,19 +104,11 @@ class Stage:
 
     async def assert_commits_tell_the_truth(self, *, exact: bool = False) -> None:
         """Every offset that commits call finished is in an output; `exact`: and they call all finished ones so."""
-        ended = set(await self.ended())
-        inputs: dict[int, list[int]] = {number: [] for number in range(self.partitions)}
-        for record in await read_all(self.broker.bootstrap_servers, self.topic):
-            inputs[record.partition].append(record.offset)
-        stored = await self.committed()
-        for partition, offsets in inputs.items():
-            done = {offset for offset in offsets if f"{self.topic}/{partition}/{offset}" in ended}
-            next_offset, metadata = stored.get(partition, (0, ""))
-            skip = decode(next_offset, metadata, fingerprint(CLUSTER_ID, self.topic, partition))
-            said = {offset for offset in offsets if offset < next_offset} | (skip & set(offsets))
-            assert said <= done, f"partition {partition}: committed but not written: {sorted(said - done)[:5]}"
-            if exact:
-                assert said == done, f"partition {partition}: written but not committed: {sorted(done - said)[:5]}"
+        verdict = await self.verdict(over=False)
+        assert not verdict.lost, f"committed but not written: {verdict.lost[:5]}"
+        if exact:
+            past = {number: tally.past_commit for number, tally in verdict.partitions.items() if tally.past_commit}
+            assert not past, f"written but not committed, by partition: {past}"
 
     async def wait_ended(self, count: int, timeout_s: float = 90) -> None:
         """Wait until so many distinct records have ended."""

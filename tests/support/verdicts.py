@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,7 @@ from workers.settings.model import Kafka
 from workers.stream.survey import partition_counts
 
 
+@cache
 def _rules() -> Rules:
     """Answers to the test configuration's own schema are checked, all others only parsed."""
     with TemporaryDirectory() as folder:

@@ -100,9 +100,11 @@ class Verdict:
         `crashed`: a worker crashed, froze or lost its place in the group meanwhile, and may have done records twice.
         """
         allowed = ALLOWED_AFTER_A_CRASH if crashed else ()
-        return [self._sentence(name, wrong) for name, wrong in self.faults().items() if name not in allowed]
+        return [self.sentence(name) for name in self.faults() if name not in allowed]
 
-    def _sentence(self, name: str, wrong: list[str]) -> str:
+    def sentence(self, name: str) -> str:
+        """Return one sentence about a fault that was found, by its name in `WHAT`."""
+        wrong = self.faults()[name]
         subject = "partitions" if name == "uncommitted" else "records"
         more = f" (first seen in {self.first_early})" if name == "early" else ""
         return f"{len(wrong)} {subject} {WHAT[name]}: {some(wrong)}{more}"

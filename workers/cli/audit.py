@@ -17,7 +17,7 @@ from workers.audit.reading import Place, Progress
 from workers.audit.reading import audit as judged
 from workers.audit.task_rules import rules_of
 from workers.cli.audit_report import Audited, as_table, findings
-from workers.cli.configuration import Config, read_or_exit
+from workers.cli.configuration import Config, impatient, read_or_exit
 from workers.cli.findings import failed
 from workers.errors import EX_CONFIG, Exit
 from workers.settings.model import Settings
@@ -25,7 +25,6 @@ from workers.stream import topic_admin
 from workers.stream.topic_admin import TopicState
 from workers.task import output_topics
 
-BROKER_MAX_S = 10.0
 PLAIN_WIDTH = 120
 
 
@@ -71,9 +70,7 @@ async def look(settings: Settings, tasks: Sequence[str], progress: Progress | No
     Raises:
         Exit: 78, a topic is missing or a right; 69, no broker answers.
     """
-    kafka = settings.kafka.model_copy(
-        update={"startup_timeout_s": min(settings.kafka.startup_timeout_s, BROKER_MAX_S)}  # a person waits
-    )
+    kafka = impatient(settings.kafka)
     pairs = [(name, topic) for name in tasks for topic in settings.tasks[name].input]
     outputs = {(name, topic): output_topics(topic, name, settings.tasks[name]) for name, topic in pairs}
     names = {topic for _, topic in pairs} | {one for out in outputs.values() for one in out.names()}

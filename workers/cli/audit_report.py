@@ -10,7 +10,7 @@ from rich.table import Table
 
 from workers.audit import Verdict
 from workers.audit.oracle import coordinates
-from workers.audit.verdict import ALLOWED_AFTER_A_CRASH, NAMED_AT_MOST, WHAT, some
+from workers.audit.verdict import ALLOWED_AFTER_A_CRASH, NAMED_AT_MOST
 from workers.cli.findings import Finding
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -22,7 +22,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """The columns that count faults, and which."""
 
-TODO: Mapping[str, str] = {
+WHAT_TO_DO: Mapping[str, str] = {
     "lost": "stop the workers, set the group's offset back to the first of them (kafka-consumer-groups.sh"
     " --reset-offsets) and start again: what follows it is done twice then. Did anything but Penstock commit for the"
     " group, or remove records from the outputs?",
@@ -68,7 +68,7 @@ class Audited:
                     "records": len(wrong),
                     "first": wrong[:NAMED_AT_MOST],
                     "broken": name not in ALLOWED_AFTER_A_CRASH,
-                    "todo": TODO.get(name, ""),
+                    "todo": WHAT_TO_DO.get(name, ""),
                 }
                 for name, wrong in verdict.faults().items()
             ],
@@ -79,7 +79,7 @@ class Audited:
 
 def findings(one: Audited) -> list[Finding]:
     """Return what was found, worst first: what is broken, what is allowed, what could not be judged."""
-    found = [_finding(one.topic, name, wrong) for name, wrong in one.verdict.faults().items()]
+    found = [_finding(one, name) for name in one.verdict.faults()]
     found.sort(key=lambda finding: finding.state != "failed")
     if not found:
         found = [Finding(about=one.topic, state="ok", what="nothing is wrong")]
@@ -88,12 +88,12 @@ def findings(one: Audited) -> list[Finding]:
     return [*found, *(Finding(about=one.topic, state="unknown", what=note) for note in _notes(one))]
 
 
-def _finding(topic: str, name: str, wrong: list[str]) -> Finding:
-    what = f"{len(wrong)} records {WHAT[name]}: {some(wrong)}"
+def _finding(one: Audited, name: str) -> Finding:
+    what, topic = one.verdict.sentence(name), one.topic
     if name in ALLOWED_AFTER_A_CRASH:
         more = "as a crash may leave them: consumers drop repetitions by `__penstock.source`"
         return Finding(about=topic, state="ok", what=f"{what}; {more}")
-    return Finding(about=topic, state="failed", what=what, todo=TODO[name])
+    return Finding(about=topic, state="failed", what=what, todo=WHAT_TO_DO[name])
 
 
 def _notes(one: Audited) -> Iterable[str]:

@@ -12,10 +12,18 @@ import typer
 from workers.cli.lint_tasks import check_tasks
 from workers.errors import EX_CONFIG
 from workers.settings.checks import check
+from workers.settings.model import Kafka
 from workers.settings.problems import Problem, sorted_problems
 from workers.settings.source import Loaded, read
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The deployment's YAML file.", show_default=False)]
+
+BROKER_MAX_S = 10.0
+
+
+def impatient(kafka: Kafka) -> Kafka:
+    """A person waits for the answer: a worker may wait for its broker much longer."""
+    return kafka.model_copy(update={"startup_timeout_s": min(kafka.startup_timeout_s, BROKER_MAX_S)})
 
 
 def examine(config: Path, environ: Mapping[str, str] | None = None) -> tuple[Loaded | None, list[Problem]]:

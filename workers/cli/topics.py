@@ -10,8 +10,9 @@ import typer
 
 from topics.spec import KINDS, Kind, TopicSpec, needed_bytes, output_names, specs_for
 from workers import log
+from workers.cli.configuration import impatient
 from workers.errors import EX_CONFIG, Exit
-from workers.settings.model import Kafka, Settings, TaskSettings
+from workers.settings.model import Settings, TaskSettings
 from workers.settings.problems import SettingsInvalid
 from workers.settings.source import load
 from workers.stream import topic_admin
@@ -23,7 +24,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-BROKER_MAX_S = 10.0
 _INPUT_RETENTION_S = 7 * 86_400  # Kafka's own default
 T = TypeVar("T")
 Config = Annotated[Path, typer.Argument(help="the deployment's YAML file")]
@@ -36,7 +36,7 @@ def check(config: Config) -> None:
     Example: penstock topics check config/pipelines/tickets.yaml
     """
     settings = _settings(config)
-    states = _finished(topic_admin.describe(_impatient(settings.kafka), all_names(settings)))
+    states = _finished(topic_admin.describe(impatient(settings.kafka), all_names(settings)))
     problems = list(faults(settings, states))
     for problem in problems:
         print(problem)
@@ -56,7 +56,7 @@ def create(
     Example: penstock topics create config/pipelines/tickets.yaml --replication-factor 3
     """
     settings = _settings(config)
-    states = _finished(topic_admin.describe(_impatient(settings.kafka), all_names(settings)))
+    states = _finished(topic_admin.describe(impatient(settings.kafka), all_names(settings)))
     specs = missing(settings, states, input_partitions=inputs)
     if specs:
         _finished(topic_admin.create(settings.kafka, specs, replication_factor))
@@ -139,11 +139,6 @@ def _settings(config: Path) -> Settings:
         for problem in exc.problems:
             print(problem, file=sys.stderr)
         raise typer.Exit(EX_CONFIG) from exc
-
-
-def _impatient(kafka: Kafka) -> Kafka:
-    """A person waits for the answer: a worker may wait for its broker much longer."""
-    return kafka.model_copy(update={"startup_timeout_s": min(kafka.startup_timeout_s, BROKER_MAX_S)})
 
 
 def _finished(work: Coroutine[Any, Any, T]) -> T:

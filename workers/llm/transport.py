@@ -18,6 +18,7 @@ from workers.llm.resolver import CheckedResolver, ForbiddenAddress
 from workers.llm.scrub import quote
 from workers.settings.checks.endpoints import is_forbidden_address, literal_address
 from workers.settings.model import ModelSettings
+from workers.settings.slots import slots_of
 
 KEEP_ALIVE_S = 4.0
 """Idle connections are closed before the server does it: llama.cpp and uvicorn close theirs after 5 s."""
@@ -78,7 +79,7 @@ class Transport:
         """
         context = self._tls()
         resolver = CheckedResolver(self._resolver or aiohttp.ThreadedResolver())
-        slots = sum(endpoint.max_in_flight for endpoint in self._settings.all_endpoints())
+        slots = slots_of(self._settings)
         self._pool = self._session(
             aiohttp.TCPConnector(
                 limit=slots,

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from workers.audit import Tally, Verdict
 from workers.audit.verdict import WHAT
-from workers.cli.audit_report import COLUMNS, TODO, Audited, as_table, findings
+from workers.cli.audit_report import COLUMNS, WHAT_TO_DO, Audited, as_table, findings
 
 TALLIES = {0: Tally(records=9, finished=6, waiting=1, past_commit=2, commit=4), 3: Tally(records=4, finished=4)}
 
@@ -85,5 +85,5 @@ def test_the_same_as_json() -> None:
 def test_everything_that_can_be_found_has_a_remedy() -> None:
     """The audit neither samples commits nor knows secrets, and its run is not over: all else has one."""
     not_looked_for = {"early", "leaked", "uncommitted", "repeated", "in_two_kinds"}
-    assert TODO.keys() == WHAT.keys() - not_looked_for
+    assert WHAT_TO_DO.keys() == WHAT.keys() - not_looked_for
     assert {name for names in COLUMNS.values() for name in names} <= WHAT.keys()

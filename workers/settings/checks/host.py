@@ -31,9 +31,8 @@ def raise_open_files() -> int:
     """Let this process open as many files as its hard limit allows; return that number."""
     most = _open_files()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(
-        OSError, ValueError
-    ):  # where no limit is set, the kernel's own may be lower: left as it is
+    # Where no limit is set, the kernel's own may be lower: left as it is.
+    with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return most
 
