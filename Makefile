@@ -43,7 +43,7 @@ test: tools check ## every test that belongs in a daily run
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 faults: tools ## faults at random moments on real brokers, and what they did (about 15 minutes)
-	@$(BIN)/pytest -n 2 --dist load tests/faults/test_crash_points.py tests/chaos $(ARGS)
+	@$(BIN)/pytest -n 2 --dist load --maxschedchunk 1 tests/chaos/test_soak.py tests/chaos/test_cluster.py tests/chaos/test_chaos.py tests/faults/test_crash_points.py $(ARGS)
 
 HOURS ?= 1
 soak: tools ## the same for hours, at 70 % load: make soak HOURS=8
