@@ -14,7 +14,8 @@ class Provenance:
     answered; for a fallback no model did, and `endpoint` is the one that failed. `latency_s` is the successful call
     alone. `cost_usd` stays null as long as no prices are configured. `reason` is null when the model answered.
     `produced_at` is RFC 3339, UTC, milliseconds. `raw_answer` is only written when present: what the model said when
-    it was of no use, at most 2,048 characters.
+    it was of no use, at most 2,048 characters. `repairs`, likewise, says what it took to get the enrichment out of the
+    model: `fenced`, `embedded`, `larger_budget`, `asked_again`.
     """
 
     source: str
@@ -32,6 +33,7 @@ class Provenance:
     reason: str | None = None
     produced_at: str
     raw_answer: str | None = None
+    repairs: tuple[str, ...] = ()
 
 
 def encode(provenance: Provenance) -> dict[str, Any]:
@@ -54,6 +56,8 @@ def encode(provenance: Provenance) -> dict[str, Any]:
     }
     if provenance.raw_answer is not None:
         members["raw_answer"] = provenance.raw_answer
+    if provenance.repairs:
+        members["repairs"] = list(provenance.repairs)
     return members
 
 

@@ -93,7 +93,13 @@ TOKENS = _counter("penstock_model_tokens_total", "Tokens as the server counts th
 BREAKER_STATE = _gauge("penstock_breaker_state", "0 closed, 1 half-open, 2 open", "model", "endpoint")
 BREAKER_OPENED = _counter("penstock_breaker_opened_total", "Times it opened", "model", "endpoint", "reason")
 ANSWERS_SALVAGED = _counter(
-    "penstock_answers_salvaged_total", "Answers that needed repair, by rung: fenced or embedded", "task", "rung"
+    "penstock_answers_salvaged_total",
+    "Answers that needed repair, by rung: fenced, embedded, larger_budget, asked_again",
+    "task",
+    "rung",
+)
+ASKED_AGAIN = _counter(
+    "penstock_answers_asked_again_total", "Second asks, by what was wrong with the first answer", "task", "reason"
 )
 
 # ---- offsets and output: does Kafka take what we give?

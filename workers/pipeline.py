@@ -1,10 +1,12 @@
 """THE MAIN PATH: what happens to a record, `decide` and then `finish`. Start reading here; `stages/` has the steps."""
 
-from workers.errors import Internal, NoAnswer, NotWritten, Paused, Reject, Unwritable
+from workers import metrics
+from workers.errors import BadAnswer, Internal, NoAnswer, NotWritten, Paused, Reject, Unwritable
 from workers.ladder import descend
 from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
 from workers.ports import Permit, Sink
-from workers.records import Passage, Record
+from workers.records import Passage, Prompt, Record
+from workers.second_ask import second_ask
 from workers.stages.s1_decode import decode
 from workers.stages.s2_prompt import build
 from workers.stages.s3_call import call
@@ -26,14 +28,42 @@ async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
         request = decode(record, task)
         prompt = build(request, task)
         try:
-            reply = await call(prompt, task, passage)
-            return Enriched(parse(reply, task), reply)
+            return await answer(prompt, task, passage)
         except NoAnswer as error:
             return descend(task.ladder, request, error, attempts=passage.attempts)
     except MemoryError:
         raise
     except Exception as exc:  # noqa: BLE001 - the record boundary: a bug costs this record a dead letter, no other
         return Rejected(as_reject(exc))
+
+
+async def answer(prompt: Prompt, task: Task, passage: Passage) -> Enriched:
+    """Return the model's answer, checked. A bad one is asked for once more, in another way, if that can help.
+
+    Raises:
+        NoAnswer: the ladder has to answer. When the second ask came to no answer at all, what was wrong with the first.
+    """
+    task.second_asks.earn()
+    reply = await call(prompt, task, passage)
+    try:
+        return Enriched(parse(reply, task), reply)
+    except BadAnswer as error:
+        again = second_ask(prompt, error, reply, task)
+        if again is None:
+            raise
+        bad = error
+    repair, prompt = again
+    metrics.ASKED_AGAIN.labels(task.name, bad.reason).inc()
+    try:
+        reply = await call(prompt, task, passage)
+    except BadAnswer:
+        raise
+    except NoAnswer as error:
+        raise bad from error
+    enriched = Enriched(parse(reply, task), reply)
+    reply.repairs += (repair,)
+    metrics.ANSWERS_SALVAGED.labels(task.name, repair).inc()
+    return enriched
 
 
 async def finish(permit: Permit, outcome: Outcome, task: Task, sink: Sink) -> Outcome | None:

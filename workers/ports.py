@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import orjson
+
 from workers.errors import PenstockError
 from workers.records import Outgoing, Passage, Prompt, Record, Reply, Request
 
@@ -29,6 +31,10 @@ class Frame:
 
     head: bytes
     tail: bytes
+
+    def around(self, text: str) -> Prompt:
+        """Return the body with the user's text in its hole."""
+        return Prompt(b"%b%b%b" % (self.head, orjson.dumps(text), self.tail), text)
 
 
 class Model(Protocol):

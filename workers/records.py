@@ -39,14 +39,18 @@ class Request:
 
 @dataclass(slots=True)
 class Prompt:
-    """One HTTP body, ready to be sent to the task's model."""
+    """One HTTP body, ready to be sent to the task's model, and the user's text in it, for a second ask."""
 
     body: bytes
+    text: str = ""
 
 
 @dataclass(slots=True)
 class Reply:
-    """What the model said, unchecked. `model` is what the server says it ran, `endpoint` the URL without userinfo."""
+    """What the model said, unchecked. `model` is what the server says it ran, `endpoint` the URL without userinfo.
+
+    `repairs`: what it took to get an enrichment out of it (`fenced`, `embedded`, `larger_budget`, `asked_again`).
+    """
 
     text: str
     model: str
@@ -56,6 +60,7 @@ class Reply:
     output_tokens: int
     latency_s: float
     attempts: int
+    repairs: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """A task, compiled: what its configuration says, turned once into what a record needs."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from topics.spec import KINDS, output_names
@@ -11,6 +11,7 @@ from workers.ladder import build_ladder
 from workers.pace import Pace
 from workers.ports import Ask, Frame, Model, Rung
 from workers.prompts import CompiledPrompt, compile_prompt
+from workers.retry_budget import RetryBudget
 from workers.settings.model import ModelSettings, TaskSettings
 
 
@@ -30,10 +31,11 @@ class OutputTopics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Everything that stays the same from record to record, and the two small memories that a task has.
+    """Everything that stays the same from record to record, and the small memories that a task has.
 
     `render` is the compiled template of the user's text; `check` returns None for a value that the answer schema
     accepts, else what is wrong with it, and is None itself for text answers. `outputs` is keyed by input topic.
+    `wide_frame` asks for twice as many tokens, once an answer was cut.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Task:
     schema_version: str
     guard: Guard
     pace: Pace
+    wide_frame: Frame | None = None
+    second_asks: RetryBudget = field(default_factory=RetryBudget)
 
 
 def compile_task(name: str, settings: TaskSettings, model: Model, model_settings: ModelSettings) -> Task:
@@ -73,6 +77,7 @@ def compile_task(name: str, settings: TaskSettings, model: Model, model_settings
         schema_version=schema.version if schema else "",
         guard=Guard(with_decode=settings.decode_guard),
         pace=Pace(unlimited=settings.fallback_rate == "unlimited"),
+        wide_frame=model.frame(replace(ask, max_tokens=2 * ask.max_tokens)),
     )
 
 

@@ -214,6 +214,10 @@ class Answer(Strict):
 
     schema_file: OptionalFile = Field(default=None, alias="schema", description="JSON Schema (draft 2020-12)")
     text: TextAnswer | None = Field(default=None, description="plain text instead of an object")
+    ask_again: bool = Field(
+        default=True,
+        description="once more after a bad answer: with twice max_tokens when it was cut, else with what was wrong",
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Answer":

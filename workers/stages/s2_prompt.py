@@ -2,8 +2,6 @@
 
 import re
 
-import orjson
-
 from workers.errors import PromptFailed
 from workers.prompts import explain
 from workers.records import Prompt, Record, Request
@@ -48,7 +46,7 @@ def build(request: Request, task: Task) -> Prompt:
         )
     except Exception as exc:  # the seam to the user's template, which can raise anything
         raise PromptFailed(explain(exc)) from exc
-    return Prompt(b"%b%b%b" % (task.frame.head, orjson.dumps(_harmless(text)), task.frame.tail))
+    return task.frame.around(_harmless(text))
 
 
 def _headers(record: Record) -> dict[str, str]:

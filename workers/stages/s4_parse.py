@@ -69,6 +69,7 @@ def _salvaged(text: str, reply: Reply, task: Task, check: _Check, error: orjson.
         wrong = _wrong(candidate, value, check)
         if wrong is None:
             metrics.ANSWERS_SALVAGED.labels(task.name, rung).inc()
+            reply.repairs += (rung,)
             return value
         first_wrong = first_wrong or wrong
     if first_wrong:

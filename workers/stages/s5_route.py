@@ -91,6 +91,7 @@ def _provenance(outcome: Enriched | Fallback, task: Task, source: str, now_s: fl
             latency_s=round(reply.latency_s, 6),
             input_tokens=reply.input_tokens,
             output_tokens=reply.output_tokens,
+            repairs=reply.repairs,
             produced_at=rfc3339(now_s),
         )
     error = outcome.error
