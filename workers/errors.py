@@ -107,6 +107,18 @@ class NoAnswer(PenstockError):
     """The model gave no usable answer to this record: the next rung of the ladder answers."""
 
 
+class NotSelected(NoAnswer):
+    """The task's `only_when` does not hold for this record: it is passed on, unasked."""
+
+    stage, reason = "prompt", "only_when"
+
+
+class OutOfShare(NotSelected):
+    """The record's key is not in the task's `share`: it is passed on, unasked."""
+
+    reason = "share"
+
+
 class Unavailable(NoAnswer):
     """The endpoint did not answer as a working endpoint does."""
 

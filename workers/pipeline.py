@@ -3,6 +3,7 @@
 from workers import metrics
 from workers.errors import BadAnswer, Internal, NoAnswer, NotWritten, Paused, Reject, Unwritable
 from workers.ladder import descend
+from workers.ladder.skip import Skip
 from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
 from workers.ports import Permit, Sink
 from workers.records import Passage, Prompt, Record
@@ -26,6 +27,8 @@ async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
         return Erased()
     try:
         request = decode(record, task)
+        if task.selection is not None and (why := task.selection(request)) is not None:
+            return Fallback(Skip.tier, None, why, rung=len(task.ladder))
         prompt = build(request, task)
         try:
             return await answer(prompt, task, passage)

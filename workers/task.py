@@ -12,6 +12,7 @@ from workers.pace import Pace
 from workers.ports import Ask, Frame, Model, Rung
 from workers.prompts import CompiledPrompt, compile_prompt
 from workers.retry_budget import RetryBudget
+from workers.selection import Selection, selection
 from workers.settings.model import ModelSettings, TaskSettings
 
 
@@ -35,7 +36,8 @@ class Task:
 
     `render` is the compiled template of the user's text; `check` returns None for a value that the answer schema
     accepts, else what is wrong with it, and is None itself for text answers. `outputs` is keyed by input topic.
-    `wide_frame` asks for twice as many tokens, once an answer was cut.
+    `selection` says which records see the model at all. `wide_frame` asks for twice as many tokens, once an answer was
+    cut.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Task:
     schema_version: str
     guard: Guard
     pace: Pace
+    selection: Selection | None = None
     wide_frame: Frame | None = None
     second_asks: RetryBudget = field(default_factory=RetryBudget)
 
@@ -77,6 +80,7 @@ def compile_task(name: str, settings: TaskSettings, model: Model, model_settings
         schema_version=schema.version if schema else "",
         guard=Guard(with_decode=settings.decode_guard),
         pace=Pace(unlimited=settings.fallback_rate == "unlimited"),
+        selection=selection(settings, name),
         wide_frame=model.frame(replace(ask, max_tokens=2 * ask.max_tokens)),
     )
 

@@ -25,9 +25,17 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_minimal_configuration_has_no_problem(tmp_path: Path) -> None:
-    """The sample that a newcomer copies lints clean beside the files that it names."""
-    (sample,) = blocks(README, "yaml")
+def task_samples() -> list[str]:
+    """Return the minimal configuration, alone and with each later sample's lines added to its task."""
+    minimal, *more = blocks(README, "yaml")
+    head = "tasks:\n  ticket_triage:\n"
+    assert all(sample.startswith(head) for sample in more)
+    return [minimal, *(minimal.replace(head, sample) for sample in more)]
+
+
+@pytest.mark.parametrize("sample", task_samples())
+def test_a_sample_configuration_has_no_problem(tmp_path: Path, sample: str) -> None:
+    """What a newcomer copies lints clean beside the files that it names; what is shown of a task fits into it."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
     (tmp_path / "penstock.yaml").write_text(sample)
     done = subprocess.run(

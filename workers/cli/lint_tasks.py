@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workers import answers, prompts
+from workers.ladder import ConditionInvalid, compile_condition
 from workers.ladder.rules import RulesInvalid, read_rules
 from workers.settings import tree
 from workers.settings.checks.files import unreadable
@@ -23,6 +24,7 @@ def check_tasks(loaded: Loaded) -> Iterator[Problem]:
     """Yield what is wrong inside the files that tasks name. Files that are not there are told about elsewhere."""
     for name, task in loaded.settings.tasks.items():
         yield from _prompt(loaded, task)
+        yield from _only_when(loaded, name, task)
         schema = _compiled_schema(loaded, task)
         if isinstance(schema, Problem):
             yield schema
@@ -42,6 +44,16 @@ def _prompt(loaded: Loaded, task: TaskSettings) -> Iterator[Problem]:
     except prompts.PromptInvalid as exc:
         for line, column, what in exc.problems:
             yield loaded.problem_in(exc.path, line, column, what)
+
+
+def _only_when(loaded: Loaded, name: str, task: TaskSettings) -> Iterator[Problem]:
+    if task.only_when is None:
+        return
+    try:
+        compile_condition(task.only_when)
+    except ConditionInvalid as exc:
+        for way, what, at_key in exc.problems:
+            yield loaded.problem(("tasks", name, "only_when", *way), what, at_key=at_key)
 
 
 def _compiled_schema(loaded: Loaded, task: TaskSettings) -> answers.CompiledSchema | Problem | None:

@@ -11,16 +11,19 @@ from workers.ladder.python_rule import PythonRule, PythonRuleInvalid
 from workers.ladder.review import Review
 from workers.ladder.rules import Rules, RuleSet, RulesInvalid, read_rules
 from workers.ladder.skip import Skip
+from workers.ladder.when import ConditionInvalid, compile_condition
 from workers.outcome import Fallback, Rejected
 from workers.ports import DECLINED, Rung
 from workers.records import Request
 from workers.settings.model import DefaultRung, PythonRules, ReviewRung, RulesRung, RungSettings, SkipRung
 
 __all__ = [
+    "ConditionInvalid",
     "PythonRuleInvalid",
     "RuleSet",
     "RulesInvalid",
     "build_ladder",
+    "compile_condition",
     "descend",
     "read_rules",
 ]

@@ -67,6 +67,12 @@ def lt(operand: Any) -> Test:
     return lambda found: _is_number(found) and found < limit
 
 
+def longer_than(operand: Any) -> Test:
+    """Hold for texts of more than so many characters."""
+    limit = _number(operand)
+    return lambda found: isinstance(found, str) and len(found) > limit
+
+
 def contains_any(operand: Any) -> Test:
     """Hold for texts in which one of the keywords stands as a word, in any case; a blank stands for any blanks."""
     if not isinstance(operand, list) or not operand:
@@ -130,6 +136,7 @@ OPERATORS: dict[str, Callable[[Any], Test]] = {
     "exists": exists,
     "gt": gt,
     "lt": lt,
+    "longer_than": longer_than,
     "contains_any": contains_any,
     "matches": matches,
     "matches_any_case": matches_any_case,

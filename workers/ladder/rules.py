@@ -18,21 +18,21 @@ record of `input_format: text`. A condition holds when all of its operators do:
 - `contains_any`: one of the keywords stands in the text as a word, in any case.
 - `matches`, `matches_any_case`: an RE2 expression (linear-time) matches somewhere in the first 65,536 characters.
 - `exists`: true or false; a field that is null exists.
-- `gt`, `lt`: above or below a number.
+- `gt`, `lt`: above or below a number. `longer_than`: a text of more characters.
 
 A field that is missing, or of another type, makes every operator fail except `exists: false`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workers.errors import PenstockError
-from workers.ladder.conditions import OPERATORS, OperandInvalid, Test, lookup
+from workers.ladder.conditions import Test
+from workers.ladder.when import When
 from workers.ports import DECLINED
 from workers.records import Request
-from workers.settings.problems import did_you_mean, shown
+from workers.settings.problems import shown
 from workers.settings.tree import Mark, Tree, read_tree
 from workers.settings.tree import Path as Way
 from workers.settings.variables import Expanded, Variables
@@ -117,9 +117,10 @@ class _Compiler:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self._when = When(self._wrong)
 
     def rules(self) -> list[Rule]:
-        top = self._mapping((), self._tree.root, {"rules", "otherwise"})
+        top = self._when.mapping((), self._tree.root, {"rules", "otherwise"})
         written = top.get("rules", [])
         if not isinstance(written, list):
             self._wrong(("rules",), "`rules` wants a list of rules")
@@ -134,10 +135,10 @@ class _Compiler:
         return rules
 
     def _rule(self, way: Way, written: Any) -> Rule:
-        rule = self._mapping(way, written, {"name", "when", "then"})
+        rule = self._when.mapping(way, written, {"name", "when", "then"})
         for missing in [name for name in ("when", "then") if name not in rule and isinstance(written, dict)]:
             self._wrong(way, f"a rule needs {shown(missing)}")
-        holds = self._condition((*way, "when"), rule["when"]) if "when" in rule else _always
+        holds = self._when.condition((*way, "when"), rule["when"]) if "when" in rule else _always
         mark = self._outcome((*way, "then"), rule["then"]) if "then" in rule else (1, 1)
         return Rule(holds=holds, then=rule.get("then"), mark=mark)
 
@@ -146,82 +147,9 @@ class _Compiler:
             self._wrong(way, f"{shown(way[-1])} wants an enrichment: a mapping, or a text when the answer is text")
         return self._tree.mark(way)
 
-    def _condition(self, way: Way, written: Any) -> Test:
-        groups = {"all": _all_of, "any": _any_of, "not": _none_of}
-        condition = self._mapping(way, written, {"field", *groups, *OPERATORS})
-        group = next((name for name in groups if name in condition), None)
-        if group is not None:
-            for other in condition.keys() - {group}:
-                self._wrong_key((*way, other), f"{shown(group)} stands alone: move {shown(other)} into it")
-            return self._group((*way, group), condition[group], groups[group])
-        if condition.keys() == {"field"} or (not condition and written == {}):
-            self._wrong(way, f"a condition needs an operator: {', '.join(OPERATORS)}")
-        elif condition and "field" not in condition:
-            self._wrong(way, "a condition needs `field`, the path to look at; `.` is the whole value")
-        tests = [self._operator((*way, name), operand) for name, operand in condition.items() if name != "field"]
-        return _on_field(self._steps((*way, "field"), condition.get("field", ".")), tests)
-
-    def _group(self, way: Way, written: Any, join: Callable[[list[Test]], Test]) -> Test:
-        if way[-1] == "not":
-            return join([self._condition(way, written)])
-        if not isinstance(written, list) or not written:
-            self._wrong(way, f"{shown(way[-1])} wants a list of conditions")
-            return _always
-        return join([self._condition((*way, place), one) for place, one in enumerate(written)])
-
-    def _operator(self, way: Way, operand: Any) -> Test:
-        try:
-            return OPERATORS[str(way[-1])](operand)
-        except OperandInvalid as exc:
-            self._wrong(way, f"{shown(way[-1])} {exc}")
-            return _always
-
-    def _steps(self, way: Way, written: Any) -> list[str]:
-        if written == ".":
-            return []
-        steps = written.split(".") if isinstance(written, str) else [""]
-        if not all(steps):
-            self._wrong(way, "`field` wants a path such as `customer.plan`, or `.` for the whole value")
-        return steps
-
-    def _mapping(self, way: Way, written: Any, known: set[str]) -> dict[str, Any]:
-        """Return the known keys; the others, and what is no mapping, are problems."""
-        if not isinstance(written, dict):
-            self._wrong(way, f"wants a mapping with {', '.join(sorted(known))}")
-            return {}
-        for name in written.keys() - known:
-            self._wrong_key((*way, name), f"unknown key {shown(name)}{did_you_mean(name, known)}")
-        return {name: value for name, value in written.items() if name in known}
-
-    def _wrong(self, way: Way, what: str) -> None:
-        self._tree.problems.append((self._tree.mark(way), what))
-
-    def _wrong_key(self, way: Way, what: str) -> None:
-        self._tree.problems.append((self._tree.key_mark(way), what))
-
-
-def _on_field(steps: list[str], tests: list[Test]) -> Test:
-    if len(tests) == 1:  # nearly always, and this is the hot path
-        test = tests[0]
-        return lambda value: test(lookup(value, steps))
-
-    def holds(value: Any) -> bool:
-        found = lookup(value, steps)
-        return all(test(found) for test in tests)
-
-    return holds
-
-
-def _all_of(tests: list[Test]) -> Test:
-    return lambda value: all(test(value) for test in tests)
-
-
-def _any_of(tests: list[Test]) -> Test:
-    return lambda value: any(test(value) for test in tests)
-
-
-def _none_of(tests: list[Test]) -> Test:
-    return lambda value: not any(test(value) for test in tests)
+    def _wrong(self, way: Way, what: str, *, at_key: bool = False) -> None:
+        mark = self._tree.key_mark(way) if at_key else self._tree.mark(way)
+        self._tree.problems.append((mark, what))
 
 
 def _always(_: Any) -> bool:

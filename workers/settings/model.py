@@ -339,6 +339,14 @@ class TaskSettings(Strict):
     max_input_bytes: Bytes = Field(default=256 << 10, description="a larger value becomes a dead letter, unasked")
     deadline_s: Seconds = Field(default=5.0, description="from the first model slot to the decision")
     max_age_s: Seconds | None = Field(default=None, description="from the Kafka timestamp, waiting included")
+    only_when: dict[str, Any] | None = Field(
+        default=None,
+        description="a condition as in rules: the other records are passed on as tier `skip`, unasked",
+        examples=[{"field": "body", "longer_than": 40}],
+    )
+    share: float = Field(
+        default=1.0, gt=0, le=1, description="of the keys that see the model, by hash; the others are tier `skip`"
+    )
     model: str = Field(description="a name under `models`")
     prompt: PromptFiles = Field(description="what the model is asked")
     answer: Answer = Field(description="what the model must answer")

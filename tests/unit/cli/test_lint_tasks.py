@@ -73,6 +73,23 @@ def test_a_default_is_checked_as_an_answer_is(name: str, tmp_path: Path) -> None
     assert what in problems[0].what
 
 
+ONLY_WHEN = {
+    "unknown operator": ("{field: plan, «eqals: free}", "did you mean `equals`?"),
+    "bad operand": ("{not: {field: plan, in: «free}}", "wants a list"),
+    "no operator": ("{any: [«{field: plan}]}", "a condition needs an operator"),
+}
+
+
+@pytest.mark.parametrize("name", ONLY_WHEN)
+def test_a_condition_of_a_task_is_checked_at_its_place(name: str, tmp_path: Path) -> None:
+    """`only_when` is written as conditions are in rules, and its mistakes are told as theirs are."""
+    written, what = ONLY_WHEN[name]
+    text, place = planted("    input: raw", f"    input: raw\n    only_when: {written}")
+    problems = examine(write_sound(tmp_path, text), environ={})[1]
+    assert [(one.file.name, one.line, one.column) for one in problems] == [("penstock.yaml", *place)], problems
+    assert what in problems[0].what
+
+
 def test_rules_of_a_text_task_answer_with_text(tmp_path: Path) -> None:
     """A rule's mapping is no answer of a task whose answers are text."""
     text = SOUND.replace("{schema: answer.json}", "{text: {}}").replace("{label: other}", "unknown")
