@@ -15,7 +15,8 @@ class Provenance:
     alone. `cost_usd` stays null as long as no prices are configured. `reason` is null when the model answered.
     `produced_at` is RFC 3339, UTC, milliseconds. `raw_answer` is only written when present: what the model said when
     it was of no use, at most 2,048 characters. `repairs`, likewise, says what it took to get the enrichment out of the
-    model: `fenced`, `embedded`, `larger_budget`, `asked_again`.
+    model: `fenced`, `embedded`, `larger_budget`, `asked_again`; and `passed_by`, which models of the ladder
+    should have answered before: pairs of name and reason.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Provenance:
     produced_at: str
     raw_answer: str | None = None
     repairs: tuple[str, ...] = ()
+    passed_by: tuple[tuple[str, str], ...] = ()
 
 
 def encode(provenance: Provenance) -> dict[str, Any]:
@@ -58,6 +60,8 @@ def encode(provenance: Provenance) -> dict[str, Any]:
         members["raw_answer"] = provenance.raw_answer
     if provenance.repairs:
         members["repairs"] = list(provenance.repairs)
+    if provenance.passed_by:
+        members["passed_by"] = [{"model": model, "reason": reason} for model, reason in provenance.passed_by]
     return members
 
 

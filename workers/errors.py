@@ -253,6 +253,12 @@ class AnswerCut(BadAnswer):
     reason = "answer_cut"
 
 
+class AnswerUncertain(BadAnswer):
+    """It passed its check, and says itself that it is less sure than the task's `answer.confidence` wants."""
+
+    reason = "uncertain"
+
+
 class AnswerEmpty(BadAnswer):
     """No choices, null content or blanks only."""
 

@@ -1,7 +1,17 @@
 """THE MAIN PATH: what happens to a record, `decide` and then `finish`. Start reading here; `stages/` has the steps."""
 
 from workers import metrics
-from workers.errors import BadAnswer, Internal, NoAnswer, NotWritten, Paused, Reject, Unwritable
+from workers.errors import (
+    BadAnswer,
+    DeadlineOver,
+    Internal,
+    NoAnswer,
+    NotWritten,
+    Paused,
+    Reject,
+    Stale,
+    Unwritable,
+)
 from workers.ladder import descend
 from workers.ladder.skip import Skip
 from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
@@ -29,15 +39,35 @@ async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
         request = decode(record, task)
         if task.selection is not None and (why := task.selection(request)) is not None:
             return Fallback(Skip.tier, None, why, rung=len(task.ladder))
-        prompt = build(request, task)
         try:
-            return await answer(prompt, task, passage)
+            return await by_model(build(request, task), task, passage)
         except NoAnswer as error:
             return descend(task.ladder, request, error, attempts=passage.attempts)
     except MemoryError:
         raise
     except Exception as exc:  # noqa: BLE001 - the record boundary: a bug costs this record a dead letter, no other
         return Rejected(as_reject(exc))
+
+
+async def by_model(prompt: Prompt, task: Task, passage: Passage) -> Enriched:
+    """Return the answer of the first of the task's models that has one.
+
+    Raises:
+        NoAnswer: of the last that was asked; `Stale` and `DeadlineOver` leave no time for another.
+    """
+    passed_by: list[tuple[str, str]] = []
+    while True:
+        try:
+            enriched = await answer(prompt, task, passage)
+        except NoAnswer as error:
+            if task.next_model is None or isinstance(error, Stale | DeadlineOver):
+                raise
+            passed_by.append((task.model.name, error.reason))
+            task = task.next_model
+            prompt = task.frame.around(prompt.text)
+        else:
+            enriched.reply.passed_by = tuple(passed_by)
+            return enriched
 
 
 async def answer(prompt: Prompt, task: Task, passage: Passage) -> Enriched:

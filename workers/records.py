@@ -50,6 +50,7 @@ class Reply:
     """What the model said, unchecked. `model` is what the server says it ran, `endpoint` the URL without userinfo.
 
     `repairs`: what it took to get an enrichment out of it (`fenced`, `embedded`, `larger_budget`, `asked_again`).
+    `passed_by`: the models of the task's ladder that should have answered before this one, and why they did not.
     """
 
     text: str
@@ -61,6 +62,7 @@ class Reply:
     latency_s: float
     attempts: int
     repairs: tuple[str, ...] = ()
+    passed_by: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)

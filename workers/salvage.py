@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from itertools import chain, islice
 from typing import Literal
 
 Rung = Literal["fenced", "embedded"]
 
 MAX_CANDIDATES = 8
-"""Texts tried per answer: an answer that hides its object behind seven others is no answer."""
+"""Different texts tried per answer: with more of them, nobody could say which one is the answer."""
 
 MAX_BRACES = 10_000
 """Braces looked at per answer. What lies between two braces is passed over at the speed of C."""
@@ -16,19 +15,60 @@ MAX_BRACES = 10_000
 _FENCE = "```"
 _LANGUAGE = re.compile(r"[A-Za-z0-9_+-]*")
 
+# Where thinking begins and ends, for servers that leave it in the answer: DeepSeek R1, Qwen3 (the template may have
+# said `<think>` already), Magistral, gpt-oss (harmony), Gemma 4.
+_THOUGHT_BEGINS = ("<think>", "<thinking>", "[THINK]", "<|channel|>", "<|channel>")
+_THOUGHT_ENDS = ("</think>", "</thinking>", "[/THINK]", "<|channel|>final", "<channel|>")
+
+_JSON_BEGINS = re.compile(r"[\s\ufeff\u200b]*+(?:```|[{\[])")
+_OBJECT = re.compile(r'\{\s*+["}]')
+# Also what is no JSON but is meant as an object: keys in other quotation marks, escaped, or bare.
+_OBJECT_BEGINS = re.compile(r"\{\s*+(?:[\"'`\\\u201c\u201e\u00ab\uff02]|\w++\s*+:|$)")
+_BEFORE_CHARS = 64
+
 # Possessive, so that no character is looked at twice. A string ends at its line's end at the latest: JSON has no line
 # feed inside a string, and a stray quotation mark in the prose must not swallow the object that follows.
 _TO_NEXT_BRACE = re.compile(r'(?:[^{}"]++|"(?:[^"\\\n]++|\\[^\n])*+"?+|\\)*+[{}]')
 
 
-def candidates(text: str) -> Iterator[tuple[Rung, str]]:
-    """Yield what may be the JSON in `text`, the likeliest first: fenced texts, then balanced objects; at most 8.
+def candidates(text: str, *, cut: bool = False) -> Iterator[tuple[Rung, str]]:
+    """Yield what may be the JSON in `text`, fenced texts first, then balanced objects; no text twice, at most 8.
+
+    What the model thought does not count, and nothing does where the answer may be what is not there any more:
+
+    - an object begins and never ends: what is whole was an example, or is a part of what is not;
+    - `cut` (the model ran out of tokens) and prose comes first: it may have been thinking still;
+    - more than 8 texts, or more braces than are looked at;
+    - for balanced objects: one is the first of a list.
 
     Linear in the length of the text whatever it holds. Nothing yielded is known to be JSON.
     """
-    fenced: Iterator[tuple[Rung, str]] = (("fenced", body) for body in _fenced(text))
-    embedded: Iterator[tuple[Rung, str]] = (("embedded", text[start:end]) for start, end in _balanced(text))
-    return islice(chain(fenced, embedded), MAX_CANDIDATES)
+    said = _after_thinking(text)
+    spans, whole = _balanced(said)
+    if not whole or (cut and not _JSON_BEGINS.match(said)):
+        return
+    spans = [(start, end) for start, end in spans if _OBJECT.match(said, start)]
+    found: dict[str, Rung] = {}
+    for body in _fenced(said):
+        found.setdefault(body.strip(), "fenced")
+        if len(found) > MAX_CANDIDATES:
+            return
+    if not any(_first_of_list(said, start) for start, _ in spans):
+        for start, end in spans:
+            found.setdefault(said[start:end], "embedded")
+    if len(found) <= MAX_CANDIDATES:
+        yield from ((rung, candidate) for candidate, rung in found.items())
+
+
+def _after_thinking(text: str) -> str:
+    """Return what follows the last thought; nothing, when the model was still thinking."""
+    said = text[max(text.rfind(mark) + len(mark) if mark in text else 0 for mark in _THOUGHT_ENDS) :]
+    before, _, _ = said.partition("{")
+    return "" if any(mark in before for mark in _THOUGHT_BEGINS) else said
+
+
+def _first_of_list(text: str, start: int) -> bool:
+    return text[max(0, start - _BEFORE_CHARS) : start].rstrip().endswith("[")
 
 
 def _fenced(text: str) -> Iterator[str]:
@@ -42,10 +82,11 @@ def _fenced(text: str) -> Iterator[str]:
         start = -1 if end < 0 else text.find(_FENCE, end + len(_FENCE))
 
 
-def _balanced(text: str) -> list[tuple[int, int]]:
-    """Return where balanced objects start and end, outermost ones only, in one pass from left to right.
+def _balanced(text: str) -> tuple[list[tuple[int, int]], bool]:
+    """Return where balanced objects start and end, outermost ones only, in one pass from left to right; and if all are.
 
-    An opening brace that is never closed hides nothing: the objects inside it count then.
+    An opening brace that is never closed hides nothing: the objects inside it count then. Not all are there when such
+    a brace is followed by what an object begins with, or when the limit of braces was reached.
     """
     opened: list[int] = []
     spans: list[tuple[int, int]] = []
@@ -63,8 +104,6 @@ def _balanced(text: str) -> list[tuple[int, int]]:
         if opened:
             found = _TO_NEXT_BRACE.match(text, at + 1)
             at = found.end() - 1 if found else -1
-        elif len(spans) < MAX_CANDIDATES:
-            at = text.find("{", at + 1)
         else:
-            break
-    return spans
+            at = text.find("{", at + 1)
+    return spans, at < 0 and not any(_OBJECT_BEGINS.match(text, start) for start in opened)

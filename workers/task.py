@@ -1,6 +1,6 @@
 """A task, compiled: what its configuration says, turned once into what a record needs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,8 +36,8 @@ class Task:
 
     `render` is the compiled template of the user's text; `check` returns None for a value that the answer schema
     accepts, else what is wrong with it, and is None itself for text answers. `outputs` is keyed by input topic.
-    `selection` says which records see the model at all. `wide_frame` asks for twice as many tokens, once an answer was
-    cut.
+    `next_model` is this task on the next model of its ladder. `selection` says which records see the model at all.
+    `wide_frame` asks for twice as many tokens, once an answer was cut.
     """
 
     name: str
@@ -52,13 +52,29 @@ class Task:
     schema_version: str
     guard: Guard
     pace: Pace
+    next_model: "Task | None" = None
     selection: Selection | None = None
     wide_frame: Frame | None = None
     second_asks: RetryBudget = field(default_factory=RetryBudget)
 
+    def models(self) -> Iterator[Model]:
+        """Yield the models that are asked, in their order."""
+        task: Task | None = self
+        while task is not None:
+            yield task.model
+            task = task.next_model
 
-def compile_task(name: str, settings: TaskSettings, model: Model, model_settings: ModelSettings) -> Task:
+
+def compile_task(
+    name: str,
+    settings: TaskSettings,
+    model: Model,
+    model_settings: ModelSettings,
+    next_models: Sequence[tuple[Model, ModelSettings]] = (),
+) -> Task:
     """Return the task, its files read and compiled. The paths in `settings` are absolute.
+
+    `next_models`: those of the ladder, in its order.
 
     Raises:
         ValueError: a file that `lint` would have named.
@@ -67,7 +83,7 @@ def compile_task(name: str, settings: TaskSettings, model: Model, model_settings
     schema = compile_schema(settings.answer.schema_file) if settings.answer.schema_file else None
     check = schema.check if schema else None
     ask = ask_for(name, prompt, schema, model_settings)
-    return Task(
+    task = Task(
         name=name,
         settings=settings,
         model=model,
@@ -81,8 +97,17 @@ def compile_task(name: str, settings: TaskSettings, model: Model, model_settings
         guard=Guard(with_decode=settings.decode_guard),
         pace=Pace(unlimited=settings.fallback_rate == "unlimited"),
         selection=selection(settings, name),
-        wide_frame=model.frame(replace(ask, max_tokens=2 * ask.max_tokens)),
+        wide_frame=_wide(model, ask),
     )
+    below: Task | None = None
+    for other, other_settings in reversed(next_models):
+        ask = ask_for(name, prompt, schema, other_settings)
+        below = replace(task, model=other, frame=other.frame(ask), wide_frame=_wide(other, ask), next_model=below)
+    return replace(task, next_model=below)
+
+
+def _wide(model: Model, ask: Ask) -> Frame:
+    return model.frame(replace(ask, max_tokens=2 * ask.max_tokens))
 
 
 def ask_for(name: str, prompt: CompiledPrompt, schema: CompiledSchema | None, model_settings: ModelSettings) -> Ask:

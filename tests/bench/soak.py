@@ -154,6 +154,7 @@ async def soak(folder: Path, broker: KafkaBroker, proxy: TcpProxy, options: argp
             workers=WORKERS,
             rate_per_s=RATE_PER_S,
             seed=options.seed,
+            lifetime_s=(options.hours + 1) * 3600,
             kafka={"bootstrap_servers": proxy.address},
         ) as on,
         sampled(on) as samples,
@@ -164,9 +165,8 @@ async def soak(folder: Path, broker: KafkaBroker, proxy: TcpProxy, options: argp
             name = chance.choice(sorted(kinds))
             await on.suffer(kinds[name])
             done.append({"fault": name, "progress_s": on.figures.progress_s[-1]})
-            print(
-                f"{name}: every partition moved again after {done[-1]['progress_s']:g} s", file=sys.stderr, flush=True
-            )
+            moved = f"{name}: every partition moved again after {done[-1]['progress_s']:g} s"
+            print(f"{moved}; {SPARED} has {_held(on.workers[SPARED].running.pid)[0] / 2**20:.1f} MiB", file=sys.stderr)
         slopes, by_minute = samples.slopes(), samples.rss_mib_by_minute()
     return asdict(on.figures) | {"slopes": slopes, "rss_mib_by_minute": by_minute, "faults_done": done}
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from workers import salvage
@@ -33,13 +33,14 @@ def test_candidates_are_parts_of_the_text_and_few(text: str) -> None:
 @given(NOISE)
 def test_embedded_candidates_do_not_overlap(text: str) -> None:
     """Only outermost objects are candidates, from left to right."""
-    spans = salvage._balanced(text)
+    spans, _ = salvage._balanced(text)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
 @given(PROSE, OBJECTS, PROSE)
 def test_an_object_in_prose_is_found(before: str, value: Any, after: str) -> None:
-    """An object whose strings hold anything is found whole, wherever it stands."""
+    """An object whose strings hold anything is found whole, wherever it stands but in a list."""
+    assume(not before.rstrip().endswith("["))
     for ascii_only in (True, False):
         text = json.dumps(value, ensure_ascii=ascii_only)
         assert ("embedded", text) in list(candidates(before + text + after))

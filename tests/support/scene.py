@@ -22,6 +22,7 @@ from tests.support.fault_figures import Figures, note
 from tests.support.flow import Flow, flow_of
 from tests.support.kafka import KafkaBroker
 from tests.support.stage import TASK, Stage
+from workers.demo.processes import LIFETIME_S
 
 PARTITIONS, KEYS, SLOTS = 12, 500, 32
 LATENCY = "heavy:0.05:2:0.1"
@@ -109,12 +110,15 @@ async def scene(
     rate_per_s: float = 230,
     seed: int = 1,
     static: bool = False,
+    lifetime_s: float = LIFETIME_S,
     **settings: Any,
 ) -> AsyncIterator[Scene]:
     """Start workers under a load of nine tenths of what they can do, so that each fault leaves them with full slots."""
     settings = {"model": {"max_in_flight": SLOTS}} | settings
     async with (
-        Stage(folder, broker, partitions=PARTITIONS, latency=LATENCY, static=static, **settings) as stage,
+        Stage(
+            folder, broker, partitions=PARTITIONS, latency=LATENCY, static=static, lifetime_s=lifetime_s, **settings
+        ) as stage,
         flow_of(broker.bootstrap_servers, f"{stage.topic}.{TASK}.enriched", PARTITIONS) as flow,
         sampling(broker.bootstrap_servers, stage.group, stage.topic, TASK) as sampler,
     ):

@@ -14,7 +14,7 @@ from tests.support.topics import New, committed, fresh_name, produce, read_all
 from tests.support.verdicts import verdict_of
 from topics.spec import KINDS
 from workers.audit import Verdict, named_source
-from workers.demo.processes import SimulatedModel
+from workers.demo.processes import LIFETIME_S, SimulatedModel
 from workers.settings.model import Kafka
 
 TASK = "t"
@@ -38,6 +38,7 @@ class Stage:
         latency: str = "const:0.05",
         static: bool = False,
         program: tuple[str | Path, ...] | None = None,
+        lifetime_s: float = LIFETIME_S,
         **settings: dict[str, Any],
     ) -> None:
         self._folder = folder
@@ -45,7 +46,7 @@ class Stage:
         self.broker = broker
         self.partitions = partitions
         self.topic, self.group = fresh_name("in"), fresh_name("group")
-        self.model = self._stack.enter_context(SimulatedModel(latency=latency, capacity=2_000))
+        self.model = self._stack.enter_context(SimulatedModel(latency=latency, capacity=2_000, lifetime_s=lifetime_s))
         self._program = program
         kafka = {"client_id": "${INSTANCE:penstock}"} | ({"group_instance_id": "${INSTANCE}"} if static else {})
         self.config = configuration(

@@ -54,17 +54,22 @@ _MISCONFIGURED = (
 
 
 async def model_findings(settings: Settings, name: str, task: TaskSettings) -> list[Finding]:
-    """Return one finding for each endpoint of a task's model. Asks them, one after the other."""
-    model = settings.models[task.model]
-    return [await _asked(name, task, model, place) for place in range(len(model.all_endpoints()))]
+    """Return one finding for each endpoint of each of a task's models. Asks them, one after the other."""
+    return [
+        await _asked(name, task, (called, model), place)
+        for called in task.models_in_order()
+        for model in [settings.models[called]]
+        for place in range(len(model.all_endpoints()))
+    ]
 
 
-async def _asked(name: str, task: TaskSettings, model: ModelSettings, place: int) -> Finding:
+async def _asked(name: str, task: TaskSettings, of: tuple[str, ModelSettings], place: int) -> Finding:
+    called, model = of
     endpoint = model.all_endpoints()[place]
-    about = f"model {task.model} at {endpoint.url} for {name}"
+    about = f"model {called} at {endpoint.url} for {name}"
     # A client probes the first of its endpoints: each gets a client of its own.
     only = model.model_copy(update={"url": None, "max_in_flight": None, "endpoints": [endpoint]})
-    client = Client(task.model, only)
+    client = Client(called, only)
     compiled = compile_task(name, task, client, only)
     schema = compile_schema(task.answer.schema_file) if task.answer.schema_file else None
     ask = ask_for(name, compile_prompt(task.prompt.system, task.prompt.user), schema, only)
@@ -74,7 +79,7 @@ async def _asked(name: str, task: TaskSettings, model: ModelSettings, place: int
         parse(reply, compiled)
     except NoAnswer as error:
         return Finding(
-            about=about, state="failed", what=_what(error), todo=advice(error, _at(task.model, model, place))
+            about=about, state="failed", what=_what(error), todo=advice(error, setting_names(called, model, place))
         )
     finally:
         await client.close()
@@ -87,7 +92,7 @@ def _what(error: NoAnswer) -> str:
     return str(error)
 
 
-def _at(name: str, model: ModelSettings, place: int) -> dict[str, str]:
+def setting_names(name: str, model: ModelSettings, place: int) -> dict[str, str]:
     """Return how the settings of the model and the URL of its endpoint are called."""
     at = f"models.{name}"
     return {"at": at, "url": f"{at}.url" if model.url else f"{at}.endpoints[{place}].url"}

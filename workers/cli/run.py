@@ -51,8 +51,8 @@ def _fitted(settings: Settings) -> Settings:
 
 async def _work(settings: Settings) -> int:
     models = {name: Client(name, model) for name, model in settings.models.items()}
-    tasks = [
-        compile_task(name, task, models[task.model], settings.models[task.model])
-        for name, task in settings.tasks.items()
-    ]
+    tasks = []
+    for name, task in settings.tasks.items():
+        first, *others = ((models[model], settings.models[model]) for model in task.models_in_order())
+        tasks.append(compile_task(name, task, *first, next_models=others))
     return await Worker(settings, tasks, list(models.values())).run()

@@ -15,7 +15,7 @@ from workers.ladder.when import ConditionInvalid, compile_condition
 from workers.outcome import Fallback, Rejected
 from workers.ports import DECLINED, Rung
 from workers.records import Request
-from workers.settings.model import DefaultRung, PythonRules, ReviewRung, RulesRung, RungSettings, SkipRung
+from workers.settings.model import DefaultRung, ModelRung, PythonRules, ReviewRung, RulesRung, RungSettings, SkipRung
 
 __all__ = [
     "ConditionInvalid",
@@ -35,7 +35,7 @@ def build_ladder(
     clock: Callable[[], float] = monotonic_s,
     task_name: str = "",
 ) -> tuple[Rung, ...]:
-    """Return a task's rungs. Paths in `settings` are absolute; `check` is the task's, None for text answers.
+    """Return a task's rungs below its models; `check` is the task's, None for text answers. Paths are absolute.
 
     Raises:
         RulesInvalid: a file of rules cannot be used.
@@ -56,7 +56,7 @@ def build_ladder(
                 return Default(enrichment)
         raise TypeError(f"no such rung: {type(one).__name__}")
 
-    return tuple(map(rung, settings))
+    return tuple(rung(one) for one in settings if not isinstance(one, ModelRung))
 
 
 def descend(

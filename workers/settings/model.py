@@ -209,11 +209,19 @@ class TextAnswer(Strict):
     max_chars: Count = Field(default=4_000, description="a longer answer goes to the ladder")
 
 
+class Confidence(Strict):
+    """How sure the model says it is, and what is sure enough."""
+
+    field: str = Field(default="confidence", min_length=1, description="path to a number in the answer")
+    at_least: float = Field(description="below it the answer is `uncertain`: the next rung answers", examples=[0.7])
+
+
 class Answer(Strict):
     """What the model must answer: by JSON Schema, or as text."""
 
     schema_file: OptionalFile = Field(default=None, alias="schema", description="JSON Schema (draft 2020-12)")
     text: TextAnswer | None = Field(default=None, description="plain text instead of an object")
+    confidence: Confidence | None = Field(default=None, description="a threshold, for answers by schema that hold it")
     ask_again: bool = Field(
         default=True,
         description="once more after a bad answer: with twice max_tokens when it was cut, else with what was wrong",
@@ -223,7 +231,15 @@ class Answer(Strict):
     def _exactly_one(self) -> "Answer":
         if (self.schema_file is None) == (self.text is None):
             raise ValueError("give either `schema` or `text`")
+        if self.confidence is not None and self.schema_file is None:
+            raise ValueError("`confidence` is a field of an answer by `schema`")
         return self
+
+
+class ModelRung(Strict):
+    """Another model: smaller, larger, or somewhere else."""
+
+    model: str = Field(description="a name under `models`", examples=["large"])
 
 
 class PythonRules(Strict):
@@ -272,7 +288,7 @@ class DefaultRung(Strict):
     ] = Field(description="the enrichment itself", examples=[{"category": "other", "urgency": "normal"}])
 
 
-RUNG_NAMES = ("rules", "review", "skip", "default")
+RUNG_NAMES = ("model", "rules", "review", "skip", "default")
 
 
 def _rung_tag(value: Any) -> str | None:
@@ -289,12 +305,13 @@ def _rung_in_full(value: Any) -> Any:
 
 
 _AnyRung = Annotated[
-    Annotated[RulesRung, Tag("rules")]
+    Annotated[ModelRung, Tag("model")]
+    | Annotated[RulesRung, Tag("rules")]
     | Annotated[ReviewRung, Tag("review")]
     | Annotated[SkipRung, Tag("skip")]
     | Annotated[DefaultRung, Tag("default")],
     Discriminator(
-        _rung_tag, custom_error_type="rung", custom_error_message="must be one of rules, review, skip, default"
+        _rung_tag, custom_error_type="rung", custom_error_message="must be one of model, rules, review, skip, default"
     ),
 ]
 RungSettings = Annotated[
@@ -358,6 +375,10 @@ class TaskSettings(Strict):
     )
     decode_guard: bool = Field(default=False, description="count decode failures for the guard as well")
     ladder: list[RungSettings] = Field(default=[], description="what answers when the model does not, in this order")
+
+    def models_in_order(self) -> list[str]:
+        """Return the names of the models that are asked: the first, then those of the ladder."""
+        return [self.model, *(rung.model for rung in self.ladder if isinstance(rung, ModelRung))]
 
 
 class Settings(Strict):

@@ -45,6 +45,7 @@ def _give_back(task: Task, waited_s: float) -> None:
 def patience(error: Unavailable, task: Task, *, waited_s: float, began_s: float) -> float | None:
     """Return how long this record now waits for the model to come back, None when it leaves down the ladder.
 
+    - With another model below, that one is asked at once: pace and hold are for when nobody is left to ask.
     - A fault of configuration always holds: no rung may paper over a wrong key, and no dead letter either.
     - `fallback`: while the breaker is open a record waits for its turn at the model's last measured rate, or until the
       model is back, whichever comes first; then it leaves.
@@ -53,6 +54,8 @@ def patience(error: Unavailable, task: Task, *, waited_s: float, began_s: float)
     """
     if isinstance(error, Misconfigured):
         return math.inf
+    if task.next_model is not None:
+        return None
     hold = task.settings.when_unavailable == "hold"
     if isinstance(error, BreakerOpen) and not hold:
         turn_s = 0.0 if waited_s > 0 else task.pace.turn_s(task.model.pace_per_s())

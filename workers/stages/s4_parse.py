@@ -6,11 +6,20 @@ from typing import Any
 import orjson
 
 from workers import metrics
-from workers.errors import AnswerCut, AnswerEmpty, AnswerNotJson, AnswerOffSchema, AnswerTooLong, BadAnswer
+from workers.errors import (
+    AnswerCut,
+    AnswerEmpty,
+    AnswerNotJson,
+    AnswerOffSchema,
+    AnswerTooLong,
+    AnswerUncertain,
+    BadAnswer,
+)
 from workers.json_text import loads
+from workers.ladder.conditions import lookup
 from workers.nesting import MAX_DEPTH, too_deep
 from workers.records import Reply
-from workers.salvage import candidates
+from workers.salvage import Rung, candidates
 from workers.task import Task
 
 _Check = Callable[[Any], str | None]
@@ -20,24 +29,39 @@ def parse(reply: Reply, task: Task) -> Any:
     """Return the enrichment: a value that passed the task's schema, or the stripped text when the answer is text.
 
     JSON as orjson reads it: NaN and Infinity are refused, of duplicate keys the last one counts, integers beyond 64
-    bits become floats. An answer that is JSON as a whole is judged as it is; else the first of the texts inside it
-    that passes the schema counts (a fence, an object in prose).
+    bits become floats. An answer that is JSON as a whole is judged as it is; else the texts inside it are looked at (a
+    fence, an object in prose), and the one that passes the schema counts. When several pass, and differ, none does: a
+    draft, an example and a second thought look like an answer. Nothing is repaired inside a text.
 
     Raises (none is retryable; each keeps the answer in `raw`, no text quotes it):
         AnswerEmpty: nothing but blanks.
         AnswerNotJson, AnswerOffSchema: for answers by schema.
         AnswerTooLong: for text answers.
+        AnswerUncertain: it says itself that it is less sure than `answer.confidence` wants.
         AnswerCut: one of the above, or any text, and `finish_reason` says that the model ran out of tokens.
     """
     text = reply.text.strip()
     try:
         if not text:
             raise AnswerEmpty("nothing but blanks", reply.text)
-        return _text(text, reply, task) if task.check is None else _json(text, reply, task, task.check)
+        value = _text(text, reply, task) if task.check is None else _json(text, reply, task, task.check)
     except BadAnswer as exc:
         if reply.finish_reason == "length":
             raise AnswerCut(f"max_tokens reached after {reply.output_tokens} tokens; {exc}", reply.text) from exc
         raise
+    _demand_confidence(value, reply, task)
+    return value
+
+
+def _demand_confidence(value: Any, reply: Reply, task: Task) -> None:
+    wanted = task.settings.answer.confidence
+    if wanted is None:
+        return
+    said = lookup(value, wanted.field.split("."))
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        raise AnswerUncertain(f"no number at `{wanted.field}`", reply.text)
+    if said < wanted.at_least:
+        raise AnswerUncertain(f"`{wanted.field}` is {said:g}, at_least is {wanted.at_least:g}", reply.text)
 
 
 def _text(text: str, reply: Reply, task: Task) -> str:
@@ -56,22 +80,29 @@ def _json(text: str, reply: Reply, task: Task, check: _Check) -> Any:
         return _salvaged(text, reply, task, check, exc)
     if wrong := _wrong(text, value, check):
         raise AnswerOffSchema(wrong, reply.text)
+    if reply.finish_reason == "length" and isinstance(value, int | float) and not isinstance(value, bool):
+        raise AnswerNotJson("a number that may have had more digits", reply.text)  # all else has an end of its own
     return value
 
 
 def _salvaged(text: str, reply: Reply, task: Task, check: _Check, error: orjson.JSONDecodeError) -> Any:
     first_wrong: str | None = None
-    for rung, candidate in candidates(text):
+    fits: dict[bytes, tuple[Rung, Any]] = {}
+    for rung, candidate in candidates(text, cut=reply.finish_reason == "length"):
         try:
             value = loads(candidate)
         except orjson.JSONDecodeError:
             continue
         wrong = _wrong(candidate, value, check)
         if wrong is None:
-            metrics.ANSWERS_SALVAGED.labels(task.name, rung).inc()
-            reply.repairs += (rung,)
-            return value
+            fits.setdefault(orjson.dumps(value, option=orjson.OPT_SORT_KEYS), (rung, value))
         first_wrong = first_wrong or wrong
+    if len(fits) > 1:
+        raise AnswerOffSchema(f"{len(fits)} different answers in one", reply.text) from error
+    for rung, value in fits.values():
+        metrics.ANSWERS_SALVAGED.labels(task.name, rung).inc()
+        reply.repairs += (rung,)
+        return value
     if first_wrong:
         raise AnswerOffSchema(first_wrong, reply.text) from error
     raise AnswerNotJson(str(error), reply.text) from error

@@ -92,6 +92,7 @@ def _provenance(outcome: Enriched | Fallback, task: Task, source: str, now_s: fl
             input_tokens=reply.input_tokens,
             output_tokens=reply.output_tokens,
             repairs=reply.repairs,
+            passed_by=reply.passed_by,
             produced_at=rfc3339(now_s),
         )
     error = outcome.error

@@ -47,8 +47,9 @@ class Lane:
             holds["guard"] = f"task {name} is paused after too many rejects of its own making, the last {tripped_by}"
         if self._unwritable:
             holds["unwritable"] = f"task {name} holds {self._unwritable} records that can be written nowhere"
-        if (reason := self.task.model.held_reason()) is not None:
-            holds["misconfigured"] = f"task {name} waits for its model: {reason}"
+        for model in self.task.models():
+            if (reason := model.held_reason()) is not None:
+                holds["misconfigured"] = f"task {name} waits for its model {model.name}: {reason}"
         return holds
 
     def _may_start(self) -> bool:

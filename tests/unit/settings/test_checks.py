@@ -30,6 +30,28 @@ def security(settings: str) -> str:
 # What is replaced in the sound configuration, by what, and what must be said at the mark.
 ERRORS = {
     "unknown model": ("    model: small", "    model: «smal", "no model is called `smal`; did you mean `small`?"),
+    "unknown model in the ladder": (
+        "      - rules: rules.yaml",
+        "      - model: «lrge\n      - rules: rules.yaml",
+        "no model is called `lrge`",
+    ),
+    "the same model twice": (
+        "      - rules: rules.yaml",
+        "      - model: «small\n      - rules: rules.yaml",
+        "is asked already: several servers of one model are its `endpoints`",
+    ),
+    "a model below a rung": (
+        (
+            "tasks:\n  triage:\n    input: raw\n    model: small\n    prompt: {system: system.txt, user: user.j2}\n"
+            "    answer: {schema: answer.json}\n    ladder:\n      - rules: rules.yaml\n"
+        ),
+        (
+            "  large: {model: huge, url: http://localhost:8001}\n"
+            "tasks:\n  triage:\n    input: raw\n    model: small\n    prompt: {system: system.txt, user: user.j2}\n"
+            "    answer: {schema: answer.json}\n    ladder:\n      - rules: rules.yaml\n      - «model: large\n"
+        ),
+        "models come before the other rungs",
+    ),
     "no system prompt": ("system: system.txt", "system: «system.tx", "no such file: `"),
     "no template": ("user: user.j2", "user: «nowhere/user.j2", "no such file: `"),
     "template is a directory": ("user: user.j2", "user: «.", "is a directory"),

@@ -75,7 +75,7 @@ SHAPE_MISTAKES = {
     "unknown rung": (
         "      - default: {label: other}",
         "      - «ask: {}",
-        "must be one of rules, review, skip, default",
+        "must be one of model, rules, review, skip, default",
     ),
     "two rungs in one": (
         "      - default: {label: other}",

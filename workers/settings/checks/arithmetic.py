@@ -62,7 +62,7 @@ def _memory(loaded: Loaded, host: Host) -> Iterator[Finding]:
 
 
 def _models(loaded: Loaded, host: Host) -> Iterator[Finding]:
-    used = {task.model for task in loaded.settings.tasks.values()}
+    used = {model for task in loaded.settings.tasks.values() for model in task.models_in_order()}
     for name, model in loaded.settings.models.items():
         if name not in used and used <= loaded.settings.models.keys():
             yield ("models", name), "no task uses this model"

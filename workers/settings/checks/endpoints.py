@@ -5,7 +5,8 @@ import socket
 from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit
 
-from workers.settings.model import ModelSettings
+from workers.settings import tree
+from workers.settings.model import ModelRung, ModelSettings
 from workers.settings.problems import Problem, did_you_mean, shown
 from workers.settings.source import Loaded
 
@@ -28,9 +29,16 @@ def check(loaded: Loaded) -> Iterator[Problem]:
     for name, model in models.items():
         yield from _urls(loaded, name, model)
     for name, task in loaded.settings.tasks.items():
-        if task.model not in models:
-            what = f"no model is called {shown(task.model)}{did_you_mean(task.model, models)}"
-            yield loaded.problem(("tasks", name, "model"), what)
+        at: tree.Path = ("tasks", name)
+        named = [((*at, "model"), task.model)]
+        named += [
+            ((*at, "ladder", place, "model"), rung.model)
+            for place, rung in enumerate(task.ladder)
+            if isinstance(rung, ModelRung)
+        ]
+        for way, model_name in named:
+            if model_name not in models:
+                yield loaded.problem(way, f"no model is called {shown(model_name)}{did_you_mean(model_name, models)}")
 
 
 def _urls(loaded: Loaded, name: str, model: ModelSettings) -> Iterator[Problem]:

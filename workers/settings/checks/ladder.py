@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from workers.settings import tree
 from workers.settings.model import (
     DefaultRung,
+    ModelRung,
     PythonRules,
     ReviewRung,
     RulesRung,
@@ -25,7 +26,25 @@ def check(loaded: Loaded) -> Iterator[Problem]:
                 what = _not_importable(rung.rules.python)
                 if what:
                     yield loaded.problem((*at, place, "rules", "python"), what)
+        yield from _models(loaded, at, task)
         yield from _order(loaded, at, task)
+
+
+def _models(loaded: Loaded, at: tree.Path, task: TaskSettings) -> Iterator[Problem]:
+    """Models come first: a rung below them answers at once, and nobody would wait for another model after it."""
+    asked = [task.model]
+    for place, rung in enumerate(task.ladder):
+        if not isinstance(rung, ModelRung):
+            continue
+        if any(not isinstance(above, ModelRung) for above in task.ladder[:place]):
+            yield loaded.problem((*at, place), "models come before the other rungs of a ladder")
+        if rung.model in asked:
+            what = f"{shown(rung.model)} is asked already: several servers of one model are its `endpoints`"
+            yield loaded.problem((*at, place, "model"), what)
+        asked.append(rung.model)
+    if len(asked) > 1 and task.when_unavailable == "hold":
+        what = "records wait for the last model of the ladder, even when another is back before it"
+        yield loaded.problem((*at[:-1], "when_unavailable"), what, severity="warning")
 
 
 def _order(loaded: Loaded, at: tree.Path, task: TaskSettings) -> Iterator[Problem]:
@@ -37,7 +56,7 @@ def _order(loaded: Loaded, at: tree.Path, task: TaskSettings) -> Iterator[Proble
     elif task.ladder and isinstance(task.ladder[-1], ReviewRung):
         what = "past `max_per_hour` nothing answers, and records become dead letters: end with `skip` or `default`"
         yield loaded.problem((*at, len(task.ladder) - 1), what, severity="warning")
-    if not task.ladder and task.when_unavailable == "fallback":
+    if all(isinstance(rung, ModelRung) for rung in task.ladder) and task.when_unavailable == "fallback":
         what = (
             "no ladder, and `when_unavailable: fallback`: an outage of the model would fill the dead-letter topic;"
             " end a ladder with `skip` or `default`, or say `when_unavailable: hold`"

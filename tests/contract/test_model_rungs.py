@@ -1,0 +1,142 @@
+"""A ladder of models: the next one is asked when the one above has no answer, and what came of it is in the record."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support import fault_server as http
+from tests.support.fault_server import FaultServer
+from tests.support.llm_settings import Serve, Start, model_settings
+from tests.support.settings_files import SOUND, write_sound
+from tests.support.wire import make_record
+from workers.llm import Client
+from workers.outcome import Enriched, Fallback
+from workers.pipeline import decide
+from workers.records import Passage
+from workers.settings.source import load
+from workers.stages.s5_route import route
+from workers.task import Task, compile_task
+
+SCHEMA = orjson.dumps(
+    {
+        "type": "object",
+        "properties": {"label": {"enum": ["spam", "other"]}, "confidence": {"type": "number"}},
+        "required": ["label"],
+    }
+).decode()
+RECORD = make_record(topic="raw", value=b'{"text": "hello"}')
+GOOD = http.answer('{"label": "spam"}')
+FAILED = http.status(500, {"error": {"message": "no"}})
+
+
+class Ladder:
+    """Two servers, their clients, and the task that asks the first and then the second."""
+
+    def __init__(self, servers: list[FaultServer], clients: list[Client], task: Task) -> None:
+        self.servers, self.clients, self.task = servers, clients, task
+
+    def asked(self) -> list[int]:
+        """Return how many requests each server got."""
+        return [len(server.requests) for server in self.servers]
+
+    async def answer(self) -> Any:
+        """Return what becomes of a record."""
+        return await decide(RECORD, self.task, Passage(deadline_s=20))
+
+
+async def ladder(serve: Serve, start: Start, folder: Path, first: list[http.Step], **answer: Any) -> Ladder:
+    """Start both: the first follows the script, and after it as its last step; the second answers."""
+    servers = [await serve(*first, default=first[-1]), await serve(default=GOOD)]
+    clients = [await start(server.url, breaker={"min_calls": 1, "reset_timeout_s": 60}) for server in servers]
+    text = SOUND.replace("http://localhost:8000", servers[0].url)
+    text = text.replace("    ladder:\n", "    ladder:\n      - model: large\n")
+    text = text.replace("tasks:\n", f"  large: {{model: huge, url: '{servers[1].url}', max_tokens: 77}}\ntasks:\n")
+    settings = load(write_sound(folder, text, answer__json=SCHEMA)).settings
+    task_settings = settings.tasks["triage"]
+    assert task_settings.models_in_order() == ["small", "large"]
+    changed = task_settings.answer.model_copy(update=answer)
+    task = compile_task(
+        "triage",
+        task_settings.model_copy(update={"answer": changed}),
+        clients[0],
+        model_settings(servers[0].url),
+        [(clients[1], settings.models["large"])],
+    )
+    return Ladder(servers, clients, task)
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ([FAILED], ("server_error", 1)),
+        ([http.answer(None, refusal="I cannot.")], ("answer_refused", 1)),
+        ([http.answer("no JSON"), http.answer("{}")], ("answer_off_schema", 2)),
+        ([http.status(400, {"error": {"message": "maximum context length"}})], ("context_exceeded", 1)),
+    ],
+    ids=["failed", "refused", "bad twice", "too long"],
+)
+async def test_the_next_model_answers(
+    serve: Serve, start: Start, tmp_path: Path, first: list[http.Step], expected: tuple[str, int]
+) -> None:
+    """Whatever kept the first from answering; the provenance names who answered, who did not, and why."""
+    reason, calls = expected
+    both = await ladder(serve, start, tmp_path, first)
+    outcome = await both.answer()
+    assert isinstance(outcome, Enriched), outcome
+    assert both.asked() == [calls, 1]
+    body: Any = both.servers[1].bodies[0]
+    assert (body["max_tokens"], body["messages"][-1]) == (77, both.servers[0].bodies[0]["messages"][-1])  # type: ignore[index]
+    [outgoing] = route(RECORD, outcome, both.task, {})
+    provenance = orjson.loads(outgoing.value or b"")["provenance"]
+    assert provenance["endpoint"] == both.servers[1].url
+    assert provenance["passed_by"] == [{"model": both.clients[0].name, "reason": reason}]
+    assert (provenance["tier"], provenance["attempts"]) == ("model", calls + 1)
+
+
+async def test_while_the_first_is_broken_the_second_is_asked_at_once(
+    serve: Serve, start: Start, tmp_path: Path
+) -> None:
+    """Its breaker open, it gets no call, and no record waits for a turn: that is for leaving to the rules."""
+    both = await ladder(serve, start, tmp_path, [FAILED])
+    for _ in range(20):
+        assert isinstance(await both.answer(), Enriched)
+    assert both.asked() == [1, 20]
+
+
+async def test_an_uncertain_answer_goes_to_the_next_model(serve: Serve, start: Start, tmp_path: Path) -> None:
+    """Below the threshold the small model's answer does not count; it is not asked again, it would say the same."""
+    settings = load(
+        write_sound(tmp_path / "c", SOUND.replace("answer.json}", "answer.json, confidence: {at_least: 0.7}}"))
+    )
+    wanted = settings.settings.tasks["triage"].answer.confidence
+    unsure = [http.answer('{"label": "other", "confidence": 0.69}'), http.answer('{"label": "other"}')]
+    both = await ladder(serve, start, tmp_path, unsure, confidence=wanted)
+    both.servers[1].default = http.answer('{"label": "spam", "confidence": 0.7}')
+    for _ in unsure:
+        outcome = await both.answer()
+        assert isinstance(outcome, Enriched), outcome
+        assert outcome.reply.passed_by == ((both.clients[0].name, "uncertain"),)
+    assert both.asked() == [2, 2]
+
+
+async def test_below_the_last_model_the_ladder_answers(serve: Serve, start: Start, tmp_path: Path) -> None:
+    """With the reason of the last that was asked."""
+    both = await ladder(serve, start, tmp_path, [FAILED])
+    both.servers[1].default = http.answer(None, refusal="I cannot either.")
+    outcome = await both.answer()
+    assert isinstance(outcome, Fallback), outcome
+    assert (outcome.tier, outcome.error.reason, outcome.attempts) == ("default", "answer_refused", 2)
+
+
+async def test_a_misconfigured_model_says_so_though_another_one_is_there(
+    serve: Serve, start: Start, tmp_path: Path
+) -> None:
+    """A wrong key is a person's to mend on whichever rung it is."""
+    both = await ladder(serve, start, tmp_path, [FAILED])
+    both.servers[1].default = http.status(401)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(both.answer(), 0.5)
+    assert [model.held_reason() is not None for model in both.task.models()] == [False, True]
