@@ -192,6 +192,12 @@ class Misconfigured(Unavailable):
     reason, retryable, blames_endpoint = "misconfigured", False, True
 
 
+class WrongModel(Misconfigured):
+    """`strict_model`, and the server says that another model answered: its answers must not pass for this one's."""
+
+    reason = "wrong_model"
+
+
 class Stale(NoAnswer):
     """Older than the task's `max_age_s` (from the Kafka timestamp) before it could be answered."""
 

@@ -27,6 +27,7 @@ from workers.errors import (
     Overloaded,
     ServerFault,
     TimedOut,
+    WrongModel,
 )
 from workers.llm import Client
 from workers.llm.client import _Course
@@ -194,6 +195,23 @@ async def test_e25_the_model_that_answered_is_named(serve: Serve, start: Start) 
     server = await serve(http.status(200, {**http.completion(), "model": "another"}))
     assert (await ask(await start(server.url))).model == "another"
     assert server.bodies == [{**server.bodies[0], "model": "tiny"}]  # type: ignore[dict-item]
+
+
+@pytest.mark.fault("E25")
+@pytest.mark.parametrize("named", ["another", "", None])
+async def test_e25_with_strict_model_another_model_holds_until_the_right_one_is_back(
+    serve: Serve, start: Start, named: str | None
+) -> None:
+    """A fault of configuration: told to a person, and every trial looks again."""
+    server = await serve(http.status(200, {**http.completion(), "model": named}))
+    server.default = http.status(200, {**http.completion(), "model": "tiny"})
+    client = await start(server.url, strict_model=True, breaker={"reset_timeout_s": 0.05})
+    with pytest.raises(WrongModel, match="strict_model") as caught:
+        await ask(client)
+    assert caught.value.reason == "wrong_model"
+    assert "strict_model" in (client.held_reason() or "")
+    assert (await ask(client, wait_s=math.inf)).model == "tiny"
+    assert client.held_reason() is None
 
 
 @pytest.mark.fault("E15", "E16")

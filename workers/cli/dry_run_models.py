@@ -47,6 +47,7 @@ _ADVICE: tuple[tuple[type[NoAnswer], str], ...] = (
 _MISCONFIGURED = (
     ("API key", "mend {at}.api_key"),
     ("does not have the configured model", "mend {at}.model: it is the name under which this server knows it"),
+    ("strict_model is set", "mend {at}.model, or load that model: the server answers with another one"),
     ("redirects", "mend {url}: write the address that the redirect leads to"),
     ("", "mend {url}: the root of the server, such as http://host:8000; and {at}.dialect"),
 )

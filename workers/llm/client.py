@@ -1,5 +1,6 @@
 """THE MODEL PORT over HTTP: admission, one call, the table, and another attempt as the errors allow."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from aiohttp.abc import AbstractResolver
 from pydantic import SecretStr
 
 from workers.clock import monotonic_s
-from workers.errors import BadEnvelope, Busy, DeadlineOver, NoAnswer, Unavailable
+from workers.errors import BadAnswer, BadEnvelope, Busy, DeadlineOver, NoAnswer, Unavailable, WrongModel
 from workers.llm.admission import Admission
 from workers.llm.backoff import retry_s
 from workers.llm.breaker import Breaker
@@ -38,6 +39,10 @@ _LEAST_RATIO = 0.1
 """No further attempt with less than this share of `timeout_s` left: it would fail, and the endpoint be blamed."""
 
 _PROBE = "This is a connection test. Answer with a short example in the form that you were asked for."
+
+
+_WARM_UP = Ask(name="warm_up", system="", schema=None, max_tokens=1, temperature=0.0)
+_WARM_UP_PAUSE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -83,6 +88,33 @@ class Client:
         # Retries are counted in our own series; stamina would log each one, a thousand a second in an outage.
         stamina.instrumentation.set_on_retry_hooks([])
 
+    async def warm_up(self) -> None:
+        """Ask each endpoint for one token, until it answers or `warm_up_s` are over: a cold server loads its model now.
+
+        Without `warm_up_s` nothing is asked. Never fails, and counts nothing: what is wrong is met by the first record.
+        """
+        if self._settings.warm_up_s is not None:
+            ends_at_s = monotonic_s() + self._settings.warm_up_s
+            await asyncio.gather(*(self._warm_up(to, ends_at_s) for to in self._targets))
+
+    async def _warm_up(self, to: Target, ends_at_s: float) -> None:
+        body = self.frame(_WARM_UP).around(_PROBE).body
+        began_s = monotonic_s()
+        while True:
+            try:
+                self._read(to, *await self._transport.post(to, body, ends_at_s - monotonic_s()))
+            except BadAnswer:
+                pass  # one token is no answer, but the model is there
+            except NoAnswer as error:
+                pause_s = (error.retry_after_s if isinstance(error, Busy) else None) or _WARM_UP_PAUSE_S
+                if not error.retryable or monotonic_s() + pause_s >= ends_at_s:
+                    _log.warning("warm_up_failed", model=self.name, endpoint=to.label, reason=error.reason)
+                    return
+                await asyncio.sleep(pause_s)
+                continue
+            _log.info("warmed_up", model=self.name, endpoint=to.label, took_s=round(monotonic_s() - began_s, 3))
+            return
+
     async def close(self) -> None:
         """Close all connections. Calls that still run or wait have to be cancelled first, by their owners."""
         self._admission.close()
@@ -107,8 +139,8 @@ class Client:
             first = error
         return await self._again(course, first)
 
-    async def probe(self, ask: Ask) -> Reply:
-        """Ask the first endpoint once, with a prompt of our own: no waiting, no retries, nothing counted.
+    async def probe(self, ask: Ask, text: str = _PROBE) -> Reply:
+        """Ask the first endpoint once, with a prompt of our own unless given: no waiting, no retries, nothing counted.
 
         Raises:
             NoAnswer: as `complete` does; the text adds what the server said.
@@ -117,7 +149,7 @@ class Client:
         began_s = monotonic_s()
         to = self._targets[0]
         status, headers, body = await self._transport.post(
-            to, frame.head + orjson.dumps(_PROBE) + frame.tail, self._settings.timeout_s
+            to, frame.head + orjson.dumps(text) + frame.tail, self._settings.timeout_s
         )
         try:
             said = self._read(to, status, headers, body)
@@ -127,6 +159,11 @@ class Client:
                 raise type(error)(f"{error}; it says: {words}") from error
             raise
         return _reply(said, to, monotonic_s() - began_s, attempts=1)
+
+    @property
+    def first_endpoint(self) -> str:
+        """The label of the endpoint that `probe` asks."""
+        return self._targets[0].label
 
     def answered_since(self, at_s: float) -> bool:
         """Return whether any call has succeeded since `at_s` (monotonic)."""
@@ -210,9 +247,12 @@ class Client:
         if headers.get("Content-Encoding", "identity").lower() != "identity":
             raise BadEnvelope(f"200 from {to.label} is compressed, and was asked not to be")
         try:
-            return self._dialect.read(body)
+            said = self._dialect.read(body)
         except BadEnvelope as error:
             raise BadEnvelope(f"{to.label}: {error}") from error.__cause__
+        if self._settings.strict_model and said.model != self._settings.model:
+            raise WrongModel(f"{to.label} ran {quote(said.model) or 'a model without a name'}, and strict_model is set")
+        return said
 
     async def _again(self, course: _Course, failed_by: Unavailable) -> Reply:
         """Go on after a first failure. stamina is entered only now: without a failure it would cost 39 us a record."""

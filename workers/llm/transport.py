@@ -119,7 +119,7 @@ class Transport:
 
         Cancellation closes the connection.
         """
-        timeout = self._whole if timeout_s >= self._settings.timeout_s else self._timeout(timeout_s)
+        timeout = self._whole if timeout_s == self._settings.timeout_s else self._timeout(timeout_s)
         try:
             answer = await self._send(to, body, timeout)
             try:

@@ -161,11 +161,19 @@ class ModelSettings(Strict):
 
     dialect: Literal["openai", "vllm"] = Field(default="openai", description="how the server wants to be asked")
     model: str = Field(min_length=1, description="the name the server knows it by")
+    strict_model: bool = Field(
+        default=False, description="hold the task when the server says that it ran a model of another name"
+    )
     url: str | None = Field(default=None, description="short for one endpoint", examples=["http://vllm-0:8000"])
     max_in_flight: Count | None = Field(default=None, description="slots of that one endpoint; 64 when unset")
     endpoints: list[EndpointSettings] = Field(default=[], description="servers of the same model")
     timeout_s: Seconds = Field(default=1.0, description="one call, connection included")
     connect_timeout_s: Seconds = Field(default=0.5, description="one connection attempt, TLS included")
+    warm_up_s: Seconds | None = Field(
+        default=None,
+        description="before records are read: one call to each endpoint, waited for so long; for servers that load the "
+        "model at the first call",
+    )
     max_attempts: Count = Field(default=3, description="calls for one record, the first included")
     max_tokens: Count = Field(default=256, description="longest answer asked for")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0 for answers that can be repeated")

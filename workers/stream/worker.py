@@ -138,6 +138,7 @@ class Worker:
         await cluster.settle_start(kafka, inputs, found.partitions)
         for model in self._models:
             await model.start()
+        await asyncio.gather(*(model.warm_up() for model in self._models))
         self._outgoings = outgoings = Outgoings(kafka, found.partitions, found.max_bytes)
         await clients.until_reachable(kafka, outgoings.start)
         metrics.SENDS_PENDING.set_function(lambda: outgoings.pending)
