@@ -9,6 +9,9 @@ _CORRECTION = (
     "Answer again, with {form} and nothing else: no explanation, no code fence."
 )
 
+_RUNAWAY_BLANKS = 32
+"""More than any indentation of an answer: the model writes blanks, and would go on to do so."""
+
 _WORTH_IT = (AnswerNotJson, AnswerOffSchema, AnswerTooLong)
 """A refusal stays one, and from an empty answer there is nothing to learn."""
 
@@ -26,7 +29,7 @@ def second_ask(prompt: Prompt, error: BadAnswer, reply: Reply, task: Task) -> tu
     if not task.settings.answer.ask_again:
         return None
     if isinstance(error, AnswerCut):
-        if task.wide_frame is None or reply.text[-1:].isspace() or not task.second_asks.spend():
+        if task.wide_frame is None or reply.text[-_RUNAWAY_BLANKS:].isspace() or not task.second_asks.spend():
             return None
         return "larger_budget", task.wide_frame.around(prompt.text)
     if isinstance(error, _WORTH_IT) and task.second_asks.spend():

@@ -11,6 +11,8 @@ VERBS = {
     "run": "run:run",
     "demo": "demo:demo",
     "lint": "lint:lint",
+    "release": "release:release",
+    "try": "try_record:try_record",
     "dry-run": "dry_run:dry_run",
     "audit": "audit:audit",
     "echo": "echo:echo",

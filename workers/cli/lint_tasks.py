@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workers import answers, prompts
+from workers.cli.lint_prompts import check_released
 from workers.ladder import ConditionInvalid, compile_condition
 from workers.ladder.rules import RulesInvalid, read_rules
 from workers.settings import tree
@@ -22,6 +23,7 @@ _PLACED = re.compile(r"\((\d+),(\d+)\)\s+(.*)", re.DOTALL)
 
 def check_tasks(loaded: Loaded) -> Iterator[Problem]:
     """Yield what is wrong inside the files that tasks name. Files that are not there are told about elsewhere."""
+    yield from check_released(loaded)
     for name, task in loaded.settings.tasks.items():
         yield from _prompt(loaded, task)
         yield from _only_when(loaded, name, task)
