@@ -16,7 +16,8 @@ class Provenance:
     `produced_at` is RFC 3339, UTC, milliseconds. `raw_answer` is only written when present: what the model said when
     it was of no use, at most 2,048 characters. `repairs`, likewise, says what it took to get the enrichment out of the
     model: `fenced`, `embedded`, `larger_budget`, `asked_again`; and `passed_by`, which models of the ladder
-    should have answered before: pairs of name and reason.
+    should have answered before: pairs of name and reason. `shared` and `cached` are true, or not written: the answer is
+    that of a call made for another record.
     """
 
     source: str
@@ -36,6 +37,8 @@ class Provenance:
     raw_answer: str | None = None
     repairs: tuple[str, ...] = ()
     passed_by: tuple[tuple[str, str], ...] = ()
+    shared: bool = False
+    cached: bool = False
 
 
 def encode(provenance: Provenance) -> dict[str, Any]:
@@ -62,6 +65,10 @@ def encode(provenance: Provenance) -> dict[str, Any]:
         members["repairs"] = list(provenance.repairs)
     if provenance.passed_by:
         members["passed_by"] = [{"model": model, "reason": reason} for model, reason in provenance.passed_by]
+    if provenance.shared:
+        members["shared"] = True
+    if provenance.cached:
+        members["cached"] = True
     return members
 
 

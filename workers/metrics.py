@@ -89,6 +89,15 @@ CALL_S = _histogram(
 CALLS_RUNNING = _gauge("penstock_model_calls_running", "Calls running now", "model", "endpoint")
 SLOTS = _gauge("penstock_model_slots", "Calls that may run at once now; 429 and 503 lower it", "model", "endpoint")
 RETRIES = _counter("penstock_model_retries_total", "Attempts after the first", "model", "reason")
+CALLS_SHARED = _counter(
+    "penstock_model_calls_shared_total", "Answers taken from a running call of another record", "model"
+)
+CACHE_LOOKUPS = _counter(
+    "penstock_answer_cache_lookups_total",
+    "Lookups by result: hit, miss; expired counts those misses whose answer had grown too old",
+    "model",
+    "result",
+)
 TOKENS = _counter("penstock_model_tokens_total", "Tokens as the server counts them", "model", "direction")
 BREAKER_STATE = _gauge("penstock_breaker_state", "0 closed, 1 half-open, 2 open", "model", "endpoint")
 BREAKER_OPENED = _counter("penstock_breaker_opened_total", "Times it opened", "model", "endpoint", "reason")

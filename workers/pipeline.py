@@ -14,6 +14,7 @@ from workers.errors import (
 )
 from workers.ladder import descend
 from workers.ladder.skip import Skip
+from workers.llm.cache import keep_answer
 from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
 from workers.ports import Permit, Sink
 from workers.records import Passage, Prompt, Record
@@ -79,12 +80,15 @@ async def answer(prompt: Prompt, task: Task, passage: Passage) -> Enriched:
     task.second_asks.earn()
     reply = await call(prompt, task, passage)
     try:
-        return Enriched(parse(reply, task), reply)
+        enriched = Enriched(parse(reply, task), reply)
     except BadAnswer as error:
         again = second_ask(prompt, error, reply, task)
         if again is None:
             raise
         bad = error
+    else:
+        keep_answer(task.model, prompt, reply)
+        return enriched
     repair, prompt = again
     metrics.ASKED_AGAIN.labels(task.name, bad.reason).inc()
     try:

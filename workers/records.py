@@ -51,6 +51,7 @@ class Reply:
 
     `repairs`: what it took to get an enrichment out of it (`fenced`, `embedded`, `larger_budget`, `asked_again`).
     `passed_by`: the models of the task's ladder that should have answered before this one, and why they did not.
+    `shared`: another record's call; `cached`: an answer kept from before. Their tokens are 0: sums are what was spent.
     """
 
     text: str
@@ -63,6 +64,8 @@ class Reply:
     attempts: int
     repairs: tuple[str, ...] = ()
     passed_by: tuple[tuple[str, str], ...] = ()
+    shared: bool = False
+    cached: bool = False
 
 
 @dataclass(slots=True)

@@ -57,7 +57,7 @@ def configured(folder: Path, servers: str, url: str = NO_MODEL, *, topic: str = 
 
 # ------------------------------------------------------------------ in the configuration: 78 before anything is started
 
-OPENAI = "llama.cpp, Ollama and most gateways speak `openai` as well"
+OPENAI = "most gateways speak `openai` as well"
 
 # What is replaced in the sound configuration, by what, and the sentence that must follow `file(line,col) `.
 IN_THE_FILE = {
@@ -74,8 +74,8 @@ IN_THE_FILE = {
     ),
     "dialect": (
         "    model: tiny",
-        "    model: tiny\n    dialect: «ollama",
-        f"`models.small.dialect` must be one of 'openai' or 'vllm'; {OPENAI}",
+        "    model: tiny\n    dialect: «mistral",
+        f"`models.small.dialect` must be one of 'openai', 'vllm', 'llamacpp', 'tgi' or 'ollama'; {OPENAI}",
     ),
     "model's name in the task": (
         "    model: small",

@@ -7,6 +7,7 @@ from workers import log, metrics
 from workers.cli.configuration import Config, read_or_exit
 from workers.errors import EX_SOFTWARE
 from workers.llm import Client
+from workers.llm.thrift import thrifty
 from workers.settings.checks.host import raise_open_files
 from workers.settings.model import Settings
 from workers.settings.slots import all_slots, fitted
@@ -53,6 +54,6 @@ async def _work(settings: Settings) -> int:
     models = {name: Client(name, model) for name, model in settings.models.items()}
     tasks = []
     for name, task in settings.tasks.items():
-        first, *others = ((models[model], settings.models[model]) for model in task.models_in_order())
+        first, *others = ((thrifty(models[model], task), settings.models[model]) for model in task.models_in_order())
         tasks.append(compile_task(name, task, *first, next_models=others))
     return await Worker(settings, tasks, list(models.values())).run()

@@ -39,7 +39,13 @@ class Row(NamedTuple):
     says: tuple[str, ...] = ()
 
 
-_TOO_LONG = ("maximum context length", "context size", "context window", "context_length")
+_TOO_LONG_ELSEWHERE = (
+    "exceeds the context length",
+    "`inputs` must have less than",
+    "`inputs` tokens + `max_new_tokens`",
+)
+"""Ollama with `truncate: false`; TGI (router/src/validation.rs), whose 422 names no code."""
+_TOO_LONG = ("maximum context length", "context size", "context window", "context_length", *_TOO_LONG_ELSEWHERE)
 _TOO_LONG_CODES = frozenset({"exceed_context_size_error", "context_length_exceeded"})
 _NO_MODEL_CODES = frozenset({"model_not_found", "model_not_available"})
 

@@ -159,7 +159,9 @@ class EndpointSettings(Strict):
 class ModelSettings(Strict):
     """A model, as one or several endpoints serve it. `url` directly on the model is short for one endpoint."""
 
-    dialect: Literal["openai", "vllm"] = Field(default="openai", description="how the server wants to be asked")
+    dialect: Literal["openai", "vllm", "llamacpp", "tgi", "ollama"] = Field(
+        default="openai", description="how the server wants to be asked"
+    )
     model: str = Field(min_length=1, description="the name the server knows it by")
     strict_model: bool = Field(
         default=False, description="hold the task when the server says that it ran a model of another name"
@@ -340,6 +342,14 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+class CacheSettings(Strict):
+    """Answers kept in memory, for requests that come again."""
+
+    max_entries: Count = Field(default=10_000, description="the oldest go first")
+    max_bytes: Bytes = Field(default=64 << 20, description="memory for the answers of this task, per replica")
+    ttl_s: Seconds = Field(default=3_600.0, description="an older answer is asked for again")
+
+
 class TaskSettings(Strict):
     """One enrichment: from its input topics through a model to its output topics."""
 
@@ -375,6 +385,12 @@ class TaskSettings(Strict):
     model: str = Field(description="a name under `models`")
     prompt: PromptFiles = Field(description="what the model is asked")
     answer: Answer = Field(description="what the model must answer")
+    share_calls: bool = Field(
+        default=False, description="identical requests that run at the same time share one call and its answer"
+    )
+    cache: CacheSettings | None = Field(
+        default=None, description="keep good answers, and give them to identical requests", examples=[{"ttl_s": 600.0}]
+    )
     when_unavailable: Literal["fallback", "hold"] = Field(
         default="fallback", description="while no endpoint answers: let the ladder answer, or wait"
     )

@@ -36,7 +36,7 @@ _SENTENCES = {
 }
 
 # By pydantic's error type and the setting: what a list of allowed values does not tell.
-_HINTS = {("literal_error", "dialect"): "; llama.cpp, Ollama and most gateways speak `openai` as well"}
+_HINTS = {("literal_error", "dialect"): "; most gateways speak `openai` as well"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

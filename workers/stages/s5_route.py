@@ -93,6 +93,8 @@ def _provenance(outcome: Enriched | Fallback, task: Task, source: str, now_s: fl
             output_tokens=reply.output_tokens,
             repairs=reply.repairs,
             passed_by=reply.passed_by,
+            shared=reply.shared,
+            cached=reply.cached,
             produced_at=rfc3339(now_s),
         )
     error = outcome.error

@@ -18,7 +18,7 @@ from workers.llm.transport import target
 from workers.ports import Ask
 
 
-@pytest.mark.parametrize("name", ["openai", "vllm"])
+@pytest.mark.parametrize("name", ["openai", "vllm", "llamacpp"])
 def test_the_frame_takes_a_json_string(name: str) -> None:
     """Head, the user's text as JSON and tail make the documented body, and nothing but it."""
     frame = DIALECTS[name].frame("tiny", ASK)
@@ -92,11 +92,11 @@ def test_what_is_no_answer(envelope: object, error: type[NoAnswer]) -> None:
         read(envelope)
 
 
-@given(st.binary(max_size=200))
-def test_no_body_breaks_the_reading(body: bytes) -> None:
+@given(st.sampled_from(sorted(DIALECTS)), st.binary(max_size=200))
+def test_no_body_breaks_the_reading(name: str, body: bytes) -> None:
     """Whatever a server sends, reading ends in a completion or in one of our errors."""
     with suppress(NoAnswer):
-        DIALECTS["openai"].read(body)
+        DIALECTS[name].read(body)
 
 
 @pytest.mark.parametrize("url", ["http://h:8000", "http://h:8000/", "http://h:8000/v1", "http://h:8000/v1/"])

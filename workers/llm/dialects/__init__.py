@@ -2,7 +2,10 @@
 
 from typing import ClassVar, Protocol
 
+from workers.llm.dialects.llamacpp import LlamaCpp
+from workers.llm.dialects.ollama import Ollama
 from workers.llm.dialects.openai import Completion, OpenAI
+from workers.llm.dialects.tgi import Tgi
 from workers.llm.dialects.vllm import Vllm
 from workers.ports import Ask, Frame
 
@@ -22,5 +25,11 @@ class Dialect(Protocol):
         """Return the completion in the body of a 200; raises BadEnvelope, AnswerEmpty or AnswerRefused."""
 
 
-DIALECTS: dict[str, Dialect] = {"openai": OpenAI(), "vllm": Vllm()}
+DIALECTS: dict[str, Dialect] = {
+    "openai": OpenAI(),
+    "vllm": Vllm(),
+    "llamacpp": LlamaCpp(),
+    "tgi": Tgi(),
+    "ollama": Ollama(),
+}
 """By the name that the configuration uses."""
