@@ -17,7 +17,7 @@ from workers.ladder.skip import Skip
 from workers.llm.cache import keep_answer
 from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
 from workers.ports import Permit, Sink
-from workers.records import Passage, Prompt, Record
+from workers.records import Passage, Prompt, Record, Request
 from workers.second_ask import second_ask
 from workers.stages.s1_decode import decode
 from workers.stages.s2_prompt import build
@@ -38,8 +38,8 @@ async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
         return Erased()
     try:
         request = decode(record, task)
-        if task.selection is not None and (why := task.selection(request)) is not None:
-            return Fallback(Skip.tier, None, why, rung=len(task.ladder))
+        if (passed_on := unasked(request, task)) is not None:
+            return passed_on
         try:
             return await by_model(build(request, task), task, passage)
         except NoAnswer as error:
@@ -48,6 +48,12 @@ async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
         raise
     except Exception as exc:  # noqa: BLE001 - the record boundary: a bug costs this record a dead letter, no other
         return Rejected(as_reject(exc))
+
+
+def unasked(request: Request, task: Task) -> Fallback | None:
+    """Return the outcome of a record that the task does not show to the model, None for one that it shows."""
+    why = task.selection(request) if task.selection is not None else None
+    return None if why is None else Fallback(Skip.tier, None, why, rung=len(task.ladder))
 
 
 async def by_model(prompt: Prompt, task: Task, passage: Passage) -> Enriched:

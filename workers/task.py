@@ -79,10 +79,9 @@ def compile_task(
     Raises:
         ValueError: a file that `lint` would have named.
     """
-    prompt = compile_prompt(settings.prompt.system, settings.prompt.user)
-    schema = compile_schema(settings.answer.schema_file) if settings.answer.schema_file else None
+    prompt, schema = _asking_files(settings)
     check = schema.check if schema else None
-    ask = ask_for(name, prompt, schema, model_settings)
+    ask = _ask(name, prompt, schema, model_settings)
     task = Task(
         name=name,
         settings=settings,
@@ -101,7 +100,7 @@ def compile_task(
     )
     below: Task | None = None
     for other, other_settings in reversed(next_models):
-        ask = ask_for(name, prompt, schema, other_settings)
+        ask = _ask(name, prompt, schema, other_settings)
         below = replace(task, model=other, frame=other.frame(ask), wide_frame=_wide(other, ask), next_model=below)
     return replace(task, next_model=below)
 
@@ -110,8 +109,17 @@ def _wide(model: Model, ask: Ask) -> Frame:
     return model.frame(replace(ask, max_tokens=2 * ask.max_tokens))
 
 
-def ask_for(name: str, prompt: CompiledPrompt, schema: CompiledSchema | None, model_settings: ModelSettings) -> Ask:
-    """Return what the task `name` asks of its model, whatever the record."""
+def ask_of(name: str, settings: TaskSettings, model_settings: ModelSettings) -> Ask:
+    """Return what a task asks of a model, from its files. Raises as `compile_task`."""
+    return _ask(name, *_asking_files(settings), model_settings)
+
+
+def _asking_files(settings: TaskSettings) -> tuple[CompiledPrompt, CompiledSchema | None]:
+    schema = compile_schema(settings.answer.schema_file) if settings.answer.schema_file else None
+    return compile_prompt(settings.prompt.system, settings.prompt.user), schema
+
+
+def _ask(name: str, prompt: CompiledPrompt, schema: CompiledSchema | None, model_settings: ModelSettings) -> Ask:
     return Ask(
         name=name,
         system=prompt.system,

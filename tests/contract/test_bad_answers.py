@@ -7,17 +7,16 @@ import orjson
 import pytest
 
 from tests.support import fault_server as http
+from tests.support.compiled import task_for
 from tests.support.fault_server import FaultServer
-from tests.support.llm_settings import Serve, Start, model_settings
-from tests.support.settings_files import SOUND, write_sound
+from tests.support.llm_settings import Serve, Start
 from tests.support.wire import make_record
 from workers.llm import Client
 from workers.outcome import Enriched, Fallback, Outcome, Rejected
 from workers.pipeline import decide
 from workers.records import Passage
-from workers.settings.source import load
 from workers.stages.s5_route import route
-from workers.task import Task, compile_task
+from workers.task import Task
 
 SCHEMA = orjson.dumps(
     {
@@ -65,10 +64,8 @@ NO_USE = [
 
 
 def task_of(folder: Path, client: Client, server: FaultServer, *, ladder: bool = True) -> Task:
-    """Compile the sound configuration's task, with or without its ladder."""
-    text = SOUND.replace("http://localhost:8000", server.url)
-    settings = load(write_sound(folder, text if ladder else text[: text.index("    ladder:")], answer__json=SCHEMA))
-    return compile_task("triage", settings.settings.tasks["triage"], client, model_settings(server.url))
+    """The sound task with this page's schema."""
+    return task_for(folder, client, server.url, schema=SCHEMA, ladder=ladder)
 
 
 def written(outcome: Outcome, task: Task) -> tuple[Any, dict[str, bytes | None]]:

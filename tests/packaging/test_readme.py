@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.support import readme_demo
 from tests.support.readme_demo import shape, shown
@@ -26,11 +28,16 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def task_samples() -> list[str]:
-    """Return the minimal configuration, alone and with each later sample's lines added to its task."""
+    """Return the minimal configuration, alone and with what each later sample says laid over it."""
     minimal, *more = blocks(README, "yaml")
-    head = "tasks:\n  ticket_triage:\n"
-    assert all(sample.startswith(head) for sample in more)
-    return [minimal, *(minimal.replace(head, sample) for sample in more)]
+    return [minimal, *(yaml.safe_dump(laid_over(yaml.safe_load(minimal), yaml.safe_load(sample))) for sample in more)]
+
+
+def laid_over(below: Any, above: Any) -> Any:
+    """Return two configurations as one: mappings are joined, of anything else the upper one counts."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return below | {name: laid_over(below.get(name), value) for name, value in above.items()}
 
 
 @pytest.mark.parametrize("sample", task_samples())

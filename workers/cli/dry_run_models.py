@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 
 import orjson
 
-from workers.answers import compile_schema
 from workers.cli.findings import Finding
 from workers.errors import (
     AnswerCut,
@@ -21,11 +20,10 @@ from workers.errors import (
     TimedOut,
 )
 from workers.llm import Client
-from workers.prompts import compile_prompt
 from workers.records import Reply
 from workers.settings.model import ModelSettings, Settings, TaskSettings
 from workers.stages.s4_parse import parse
-from workers.task import Task, ask_for, compile_task
+from workers.task import Task, ask_of, compile_task
 
 _SLOW_RATIO = 0.5
 """A lone call that takes more than half of `timeout_s` leaves no room for the tail under load."""
@@ -72,8 +70,7 @@ async def _asked(name: str, task: TaskSettings, of: tuple[str, ModelSettings], p
     only = model.model_copy(update={"url": None, "max_in_flight": None, "endpoints": [endpoint]})
     client = Client(called, only)
     compiled = compile_task(name, task, client, only)
-    schema = compile_schema(task.answer.schema_file) if task.answer.schema_file else None
-    ask = ask_for(name, compile_prompt(task.prompt.system, task.prompt.user), schema, only)
+    ask = ask_of(name, task, only)
     await client.start()
     try:
         reply = await client.probe(ask)

@@ -10,18 +10,15 @@ from typing import Annotated
 import typer
 
 from workers import clock, log
-from workers.answers import compile_schema
 from workers.cli.configuration import Config, read_or_exit
 from workers.cli.dry_run_models import advice, setting_names
 from workers.cli.try_report import Trial, as_plain, exit_code, show
 from workers.errors import EX_CONFIG, BadAnswer, Exit, NoAnswer, NotSelected, Reject, Unavailable
 from workers.ladder import descend
-from workers.ladder.skip import Skip
 from workers.llm import Client
-from workers.outcome import Enriched, Fallback, Outcome, Rejected
-from workers.pipeline import next_best
+from workers.outcome import Enriched, Outcome, Rejected
+from workers.pipeline import next_best, unasked
 from workers.ports import Ask
-from workers.prompts import compile_prompt
 from workers.records import Outgoing, Record, Request
 from workers.second_ask import second_ask
 from workers.settings.model import Settings
@@ -31,7 +28,7 @@ from workers.stages.s2_prompt import build
 from workers.stages.s3_call import patience
 from workers.stages.s4_parse import parse
 from workers.stages.s5_route import route
-from workers.task import Task, ask_for, compile_task
+from workers.task import Task, ask_of, compile_task
 
 
 def try_record(
@@ -130,8 +127,7 @@ def _compiled(settings: Settings, name: str) -> tuple[Client, Task, Ask]:
     )
     try:
         task = compile_task(name, one, client, model, next_models=others)
-        schema = compile_schema(one.answer.schema_file) if one.answer.schema_file else None
-        ask = ask_for(name, compile_prompt(one.prompt.system, one.prompt.user), schema, model)
+        ask = ask_of(name, one, model)
     except ValueError as exc:
         raise Exit(EX_CONFIG, str(exc)) from exc
     return client, task, ask
@@ -142,9 +138,9 @@ async def _outcome(trial: Trial, record: Record, client: Client, ask: Ask) -> Ou
     task = trial.task
     try:
         request = decode(record, task)
-        if task.selection is not None and (why := task.selection(request)) is not None:
-            trial.failure = why
-            return Fallback(Skip.tier, None, why, rung=len(task.ladder))
+        if (passed_on := unasked(request, task)) is not None:
+            trial.failure = passed_on.error
+            return passed_on
         trial.prompt = build(request, task)
     except Reject as error:
         return Rejected(error)

@@ -1,12 +1,10 @@
 """A model server of the user's: asked once before anything is started on it, so that a typing error is told at once."""
 
-from workers.answers import compile_schema
 from workers.demo.deployment import TASK
 from workers.errors import EX_UNAVAILABLE, Exit, NoAnswer
 from workers.llm import Client
-from workers.prompts import compile_prompt
 from workers.settings.model import Settings
-from workers.task import ask_for
+from workers.task import ask_of
 
 
 async def check_answers(settings: Settings) -> None:
@@ -17,8 +15,7 @@ async def check_answers(settings: Settings) -> None:
     """
     task = settings.tasks[TASK]
     model = settings.models[task.model]
-    schema = compile_schema(task.answer.schema_file) if task.answer.schema_file else None
-    ask = ask_for(TASK, compile_prompt(task.prompt.system, task.prompt.user), schema, model)
+    ask = ask_of(TASK, task, model)
     client = Client(task.model, model)
     await client.start()
     try:

@@ -29,7 +29,7 @@ from typing import Any
 
 from workers.errors import PenstockError
 from workers.ladder.conditions import Test
-from workers.ladder.when import When
+from workers.ladder.when import When, always
 from workers.ports import DECLINED
 from workers.records import Request
 from workers.settings.problems import shown
@@ -130,7 +130,7 @@ class _Compiler:
         rules = [self._rule(("rules", place), one) for place, one in enumerate(written)]
         if "otherwise" in top:
             rules.append(
-                Rule(holds=_always, then=top["otherwise"], mark=self._outcome(("otherwise",), top["otherwise"]))
+                Rule(holds=always, then=top["otherwise"], mark=self._outcome(("otherwise",), top["otherwise"]))
             )
         return rules
 
@@ -138,7 +138,7 @@ class _Compiler:
         rule = self._when.mapping(way, written, {"name", "when", "then"})
         for missing in [name for name in ("when", "then") if name not in rule and isinstance(written, dict)]:
             self._wrong(way, f"a rule needs {shown(missing)}")
-        holds = self._when.condition((*way, "when"), rule["when"]) if "when" in rule else _always
+        holds = self._when.condition((*way, "when"), rule["when"]) if "when" in rule else always
         mark = self._outcome((*way, "then"), rule["then"]) if "then" in rule else (1, 1)
         return Rule(holds=holds, then=rule.get("then"), mark=mark)
 
@@ -150,7 +150,3 @@ class _Compiler:
     def _wrong(self, way: Way, what: str, *, at_key: bool = False) -> None:
         mark = self._tree.key_mark(way) if at_key else self._tree.mark(way)
         self._tree.problems.append((mark, what))
-
-
-def _always(_: Any) -> bool:
-    return True

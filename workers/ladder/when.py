@@ -79,7 +79,7 @@ class When:
             return join([self.condition(way, written)])
         if not isinstance(written, list) or not written:
             self._wrong(way, f"{shown(way[-1])} wants a list of conditions")
-            return _always
+            return always
         return join([self.condition((*way, place), one) for place, one in enumerate(written)])
 
     def _operator(self, way: Way, operand: Any) -> Test:
@@ -87,7 +87,7 @@ class When:
             return OPERATORS[str(way[-1])](operand)
         except OperandInvalid as exc:
             self._wrong(way, f"{shown(way[-1])} {exc}")
-            return _always
+            return always
 
     def _steps(self, way: Way, written: Any) -> list[str]:
         if written == ".":
@@ -122,5 +122,6 @@ def _none_of(tests: list[Test]) -> Test:
     return lambda value: not any(test(value) for test in tests)
 
 
-def _always(_: Any) -> bool:
+def always(_: Any) -> bool:
+    """Hold for everything."""
     return True

@@ -6,7 +6,8 @@ from hashlib import sha256
 from cachetools import TTLCache
 
 from workers import metrics
-from workers.ports import Ask, Frame, Model
+from workers.llm.before import Before
+from workers.ports import Model
 from workers.records import Passage, Prompt, Reply
 from workers.settings.model import CacheSettings
 
@@ -14,7 +15,7 @@ _ENTRY_BYTES = 1_024
 """What an entry takes beside its text: key, reply, the cache's own links; rounded up."""
 
 
-class Cached:
+class Cached(Before):
     """A `Model` (workers.ports) before another, with a memory of good answers. One per task, in this process alone.
 
     The key is the SHA-256 of the body, which holds model name, parameters, schema and prompts; task, dialect and
@@ -22,17 +23,12 @@ class Cached:
     """
 
     def __init__(self, model: Model, settings: CacheSettings) -> None:
-        self.name = model.name
-        self._model = model
+        super().__init__(model)
         self._settings = settings
         self._kept: TTLCache[bytes, Reply] = TTLCache(settings.max_bytes, settings.ttl_s, getsizeof=_size_bytes)
         self._hits, self._misses, self._expired = (
             metrics.CACHE_LOOKUPS.labels(self.name, result) for result in ("hit", "miss", "expired")
         )
-
-    def frame(self, ask: Ask) -> Frame:
-        """Return the frame of the model behind."""
-        return self._model.frame(ask)
 
     async def complete(self, prompt: Prompt, passage: Passage, *, wait_s: float) -> Reply:
         """Return the kept answer, or ask. A kept one costs no tokens and no attempt, and begins no deadline."""
@@ -43,9 +39,7 @@ class Cached:
             self._misses.inc()
             return await self._model.complete(prompt, passage, wait_s=wait_s)
         self._hits.inc()
-        return replace(
-            kept, cached=True, attempts=passage.attempts, latency_s=0.0, input_tokens=0, output_tokens=0, repairs=()
-        )
+        return replace(kept, cached=True, attempts=passage.attempts, latency_s=0.0, input_tokens=0, output_tokens=0)
 
     def keep(self, prompt: Prompt, reply: Reply) -> None:
         """Keep an answer that has passed all checks. One too large for the cache is not kept; the oldest go first."""
@@ -54,18 +48,6 @@ class Cached:
         while len(self._kept) >= self._settings.max_entries:
             self._kept.popitem()
         self._kept[_key(prompt)] = replace(reply, shared=False, repairs=(), passed_by=())
-
-    def answered_since(self, at_s: float) -> bool:
-        """Return whether any call has succeeded since `at_s` (monotonic)."""
-        return self._model.answered_since(at_s)
-
-    def held_reason(self) -> str | None:
-        """Return why a person must act before the model behind answers."""
-        return self._model.held_reason()
-
-    def pace_per_s(self) -> float:
-        """Return the rate of the model behind."""
-        return self._model.pace_per_s()
 
     def _expire(self, key: bytes) -> None:
         """Forget what is too old. A lookup that finds its own answer too old counts as `expired`, and as a miss."""

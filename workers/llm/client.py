@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import orjson
 import pybreaker
 import stamina
 import stamina.instrumentation
@@ -145,11 +144,10 @@ class Client:
         Raises:
             NoAnswer: as `complete` does; the text adds what the server said.
         """
-        frame = self.frame(ask)
         began_s = monotonic_s()
         to = self._targets[0]
         status, headers, body = await self._transport.post(
-            to, frame.head + orjson.dumps(text) + frame.tail, self._settings.timeout_s
+            to, self.frame(ask).around(text).body, self._settings.timeout_s
         )
         try:
             said = self._read(to, status, headers, body)

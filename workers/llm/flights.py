@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from workers import metrics
 from workers.clock import monotonic_s
 from workers.errors import PenstockError, Stale
-from workers.ports import Ask, Frame, Model
+from workers.llm.before import Before
+from workers.ports import Model
 from workers.records import Passage, Prompt, Reply
 
 _Key = tuple[bytes, float, float]
@@ -49,7 +50,7 @@ class _Flight:
         return at_first and not self.call.done() and 2 * self.passage.left_s(now_s) >= self.passage.deadline_s
 
 
-class SingleFlight:
+class SingleFlight(Before):
     """A `Model` (workers.ports) before another. Identical requests that run at the same time share one call.
 
     - Only requests of equal patience (`wait_s`) and equal `deadline_s` share, and only those that have not begun: a
@@ -63,14 +64,9 @@ class SingleFlight:
     """
 
     def __init__(self, model: Model) -> None:
-        self.name = model.name
-        self._model = model
+        super().__init__(model)
         self._flights: dict[_Key, _Flight] = {}
         self._shared = metrics.CALLS_SHARED.labels(self.name)
-
-    def frame(self, ask: Ask) -> Frame:
-        """Return the frame of the model behind."""
-        return self._model.frame(ask)
 
     async def complete(self, prompt: Prompt, passage: Passage, *, wait_s: float) -> Reply:
         """Return the answer of the one call. The contract is in `workers.ports.Model`."""
@@ -90,18 +86,6 @@ class SingleFlight:
         finally:
             await self._leave(key, flight, passage)
         return self._reply(flight, passage)
-
-    def answered_since(self, at_s: float) -> bool:
-        """Return whether any call has succeeded since `at_s` (monotonic)."""
-        return self._model.answered_since(at_s)
-
-    def held_reason(self) -> str | None:
-        """Return why a person must act before the model behind answers."""
-        return self._model.held_reason()
-
-    def pace_per_s(self) -> float:
-        """Return the rate of the model behind."""
-        return self._model.pace_per_s()
 
     def _start(self, key: _Key, prompt: Prompt, payer: Passage) -> _Flight:
         common = _Common(payer.deadline_s)

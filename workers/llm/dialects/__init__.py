@@ -2,9 +2,10 @@
 
 from typing import ClassVar, Protocol
 
+from workers.llm.dialects.chat import Completion
 from workers.llm.dialects.llamacpp import LlamaCpp
 from workers.llm.dialects.ollama import Ollama
-from workers.llm.dialects.openai import Completion, OpenAI
+from workers.llm.dialects.openai import OpenAI
 from workers.llm.dialects.tgi import Tgi
 from workers.llm.dialects.vllm import Vllm
 from workers.ports import Ask, Frame

@@ -2,14 +2,9 @@
 
 from typing import ClassVar
 
-import orjson
-
 from workers.errors import AnswerEmpty, BadEnvelope
-from workers.json_text import loads
-from workers.llm.dialects.openai import Completion
+from workers.llm.dialects.chat import Completion, conversation, count_in, envelope_of, name_in
 from workers.ports import Ask, Frame
-
-_TEXT_MAX_CHARS = 256
 
 
 class Ollama:
@@ -27,9 +22,7 @@ class Ollama:
         }
         if ask.schema is not None:
             asked["format"] = ask.schema
-        system = orjson.dumps({"role": "system", "content": ask.system}) + b"," if ask.system else b""
-        head = orjson.dumps(asked)[:-1] + b',"messages":[' + system + b'{"role":"user","content":'
-        return Frame(head, b"}]}")
+        return conversation(asked, ask.system)
 
     def read(self, body: bytes) -> Completion:
         """Return the completion in the body of a 200.
@@ -38,24 +31,13 @@ class Ollama:
             BadEnvelope: it is no completion, or was cut; retryable.
             AnswerEmpty: null content or blanks only.
         """
-        try:
-            envelope = loads(body)
-        except orjson.JSONDecodeError as exc:
-            raise BadEnvelope(f"200 with {len(body)} bytes that are no JSON: cut, or no model server") from exc
+        envelope = envelope_of(body)
         if not isinstance(envelope, dict) or not isinstance(said := envelope.get("message"), dict):
             raise BadEnvelope("200 without `message`: no Ollama, or another dialect")
         if envelope.get("done") is not True:
             raise BadEnvelope("200 that is not `done`: a part of a stream")
-        text, finish_reason = said.get("content"), _text(envelope.get("done_reason"))
+        text, finish_reason = said.get("content"), name_in(envelope.get("done_reason"))
         if not isinstance(text, str) or not text.strip():
             raise AnswerEmpty(f"the model said nothing (done_reason {finish_reason or 'missing'})")
-        counts = _count(envelope.get("prompt_eval_count")), _count(envelope.get("eval_count"))
-        return Completion(text, _text(envelope.get("model")), finish_reason, *counts)
-
-
-def _text(value: object) -> str:
-    return value[:_TEXT_MAX_CHARS] if isinstance(value, str) else ""
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+        counts = count_in(envelope.get("prompt_eval_count")), count_in(envelope.get("eval_count"))
+        return Completion(text, name_in(envelope.get("model")), finish_reason, *counts)

@@ -1,25 +1,13 @@
 """OpenAI's /v1/chat/completions, as vLLM, llama.cpp, Ollama and most gateways speak it too."""
 
 import re
-from typing import Any, ClassVar, NamedTuple
-
-import orjson
+from typing import Any, ClassVar
 
 from workers.errors import AnswerEmpty, AnswerRefused, BadEnvelope
-from workers.json_text import loads
+from workers.llm.dialects.chat import Completion, conversation, count_in, envelope_of, name_in
 from workers.ports import Ask, Frame
 
 _NAME_REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
-
-
-class Completion(NamedTuple):
-    """What a model said, and what its server says about it. Token counts are 0 when the server gives none."""
-
-    text: str
-    model: str
-    finish_reason: str
-    input_tokens: int
-    output_tokens: int
 
 
 class OpenAI:
@@ -32,9 +20,7 @@ class OpenAI:
         options = {"model": model, "max_tokens": ask.max_tokens, "temperature": ask.temperature}
         if ask.schema is not None:
             options["response_format"] = self._response_format(ask.name, ask.schema)
-        system = orjson.dumps({"role": "system", "content": ask.system}) + b"," if ask.system else b""
-        head = orjson.dumps(options)[:-1] + b',"messages":[' + system + b'{"role":"user","content":'
-        return Frame(head, b"}]}")
+        return conversation(options, ask.system)
 
     def _response_format(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
         spec = {"name": schema_name(name), "strict": True, "schema": schema}
@@ -48,10 +34,7 @@ class OpenAI:
             AnswerEmpty: no choices, null content or blanks only.
             AnswerRefused: the model, or a filter, refused.
         """
-        try:
-            envelope = loads(body)
-        except orjson.JSONDecodeError as exc:
-            raise BadEnvelope(f"200 with {len(body)} bytes that are no JSON: cut, or no model server") from exc
+        envelope = envelope_of(body)
         if not isinstance(envelope, dict) or not isinstance(choices := envelope.get("choices"), list):
             raise BadEnvelope("200 without `choices`: no model server, or another dialect")
         if not choices:
@@ -59,26 +42,18 @@ class OpenAI:
         choice = choices[0]
         if not isinstance(choice, dict) or not isinstance(said := choice.get("message"), dict):
             raise BadEnvelope("200 whose first choice has no `message`")
-        text, finish_reason = said.get("content"), _text(choice.get("finish_reason"))
+        text, finish_reason = said.get("content"), name_in(choice.get("finish_reason"))
         if said.get("refusal") or finish_reason == "content_filter":
-            raise AnswerRefused(f"the model refused (finish_reason {finish_reason or 'missing'})", _text(text))
+            raise AnswerRefused(f"the model refused (finish_reason {finish_reason or 'missing'})", name_in(text))
         if not isinstance(text, str) or not text.strip():
             raise AnswerEmpty(f"the model said nothing (finish_reason {finish_reason or 'missing'})")
         used = envelope.get("usage")
-        input_tokens, output_tokens = _tokens(used) if isinstance(used, dict) else (0, 0)
-        return Completion(text, _text(envelope.get("model")), finish_reason, input_tokens, output_tokens)
+        if not isinstance(used, dict):
+            used = {}
+        counts = count_in(used.get("prompt_tokens")), count_in(used.get("completion_tokens"))
+        return Completion(text, name_in(envelope.get("model")), finish_reason, *counts)
 
 
 def schema_name(name: str) -> str:
     """Return `name` as OpenAI takes it: 1 to 64 of [a-zA-Z0-9_-]."""
     return _NAME_REFUSED.sub("_", name)[:64] or "answer"
-
-
-def _text(value: object) -> str:
-    return value[:256] if isinstance(value, str) else ""
-
-
-def _tokens(used: dict[str, Any]) -> tuple[int, int]:
-    counts = (used.get("prompt_tokens"), used.get("completion_tokens"))
-    first, second = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
-    return first, second
