@@ -13,7 +13,8 @@ from workers.ports import Ask, Frame, Model, Rung
 from workers.prompts import CompiledPrompt, compile_prompt
 from workers.retry_budget import RetryBudget
 from workers.selection import Selection, selection
-from workers.settings.model import ModelSettings, TaskSettings
+from workers.settings.model import TaskSettings
+from workers.settings.servers import ModelSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

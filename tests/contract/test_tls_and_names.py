@@ -14,7 +14,7 @@ from tests.support.llm_settings import Serve, Start, ask
 from tests.support.scripted_resolver import ScriptedResolver
 from workers.errors import BreakerOpen, ConnectFailed, Misconfigured
 from workers.llm import transport
-from workers.settings.model import ModelSettings
+from workers.settings.servers import ModelSettings
 
 NAME = "http://llm.example.com:8000"
 PATIENT = {"timeout_s": 20.0, "connect_timeout_s": 20.0}

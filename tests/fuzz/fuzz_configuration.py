@@ -8,7 +8,8 @@ from tests.fuzz.shipped import Nobody
 from tests.support.settings_files import write_sound
 from workers.cli.configuration import as_line, examine
 from workers.cli.echo import resolved
-from workers.settings.model import PythonRules, RulesRung, Settings
+from workers.settings.model import Settings
+from workers.settings.rungs import PythonRules, RulesRung
 from workers.settings.source import load
 from workers.task import compile_task
 

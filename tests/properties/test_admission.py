@@ -24,7 +24,7 @@ from workers.llm.breaker import Breaker
 from workers.llm.endpoint import Endpoint, Grant
 from workers.llm.line import Line, Waiter
 from workers.records import Passage
-from workers.settings.model import Breaker as BreakerSettings
+from workers.settings.servers import Breaker as BreakerSettings
 
 BREAKER = BreakerSettings(reset_timeout_s=1.0, min_calls=4, window_s=5.0, connect_failures=2)
 

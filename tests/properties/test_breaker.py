@@ -16,7 +16,7 @@ from workers.errors import (
     TimedOut,
 )
 from workers.llm.breaker import Breaker
-from workers.settings.model import Breaker as BreakerSettings
+from workers.settings.servers import Breaker as BreakerSettings
 
 SETTINGS = BreakerSettings(reset_timeout_s=1.0, failure_ratio=0.5, min_calls=20, window_s=10.0, connect_failures=5)
 BLAMED: list[PenstockError] = [ServerFault("500"), TimedOut("slow"), Misconfigured("401"), ConnectFailed("refused")]

@@ -11,7 +11,7 @@ from tests.support.fault_server import FaultServer
 from workers.llm import Client
 from workers.ports import Ask, Frame
 from workers.records import Passage, Prompt, Reply
-from workers.settings.model import ModelSettings
+from workers.settings.servers import ModelSettings
 
 ASK = Ask(
     name="triage",

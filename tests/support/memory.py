@@ -15,7 +15,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, OffsetOutOfRan
 from tests.support.scripted_model import ScriptedModel
 from tests.support.wire import make_task
 from workers.records import Outgoing
-from workers.settings.model import Kafka, ModelSettings, Settings, Worker
+from workers.settings.model import Kafka, Settings, Worker
+from workers.settings.servers import ModelSettings
 from workers.stream.commits import Commits
 from workers.stream.intake import Feed, Intake
 from workers.stream.lane import Lane

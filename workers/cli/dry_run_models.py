@@ -21,7 +21,8 @@ from workers.errors import (
 )
 from workers.llm import Client
 from workers.records import Reply
-from workers.settings.model import ModelSettings, Settings, TaskSettings
+from workers.settings.model import Settings, TaskSettings
+from workers.settings.servers import ModelSettings
 from workers.stages.s4_parse import parse
 from workers.task import Task, ask_of, compile_task
 

@@ -11,8 +11,9 @@ from workers.ladder import ConditionInvalid, compile_condition
 from workers.ladder.rules import RulesInvalid, read_rules
 from workers.settings import tree
 from workers.settings.checks.files import unreadable
-from workers.settings.model import DefaultRung, RulesRung, TaskSettings
+from workers.settings.model import TaskSettings
 from workers.settings.problems import Problem
+from workers.settings.rungs import DefaultRung, RulesRung
 from workers.settings.source import Loaded
 
 Objection = Callable[[Any], tuple[tree.Path, str] | None]

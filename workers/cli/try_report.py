@@ -22,7 +22,8 @@ from workers.errors import (
 from workers.log.redact import Redactor
 from workers.outcome import Enriched, Fallback, Outcome, Rejected
 from workers.records import Outgoing, Prompt, Reply
-from workers.settings.model import ModelRung, ModelSettings
+from workers.settings.rungs import ModelRung
+from workers.settings.servers import ModelSettings
 from workers.task import Task
 
 _NOT_ENRICHED = 1

@@ -15,7 +15,7 @@ from workers.ladder.when import ConditionInvalid, compile_condition
 from workers.outcome import Fallback, Rejected
 from workers.ports import DECLINED, Rung
 from workers.records import Request
-from workers.settings.model import DefaultRung, ModelRung, PythonRules, ReviewRung, RulesRung, RungSettings, SkipRung
+from workers.settings.rungs import DefaultRung, ModelRung, PythonRules, ReviewRung, RulesRung, RungSettings, SkipRung
 
 __all__ = [
     "ConditionInvalid",

@@ -12,7 +12,7 @@ import pybreaker
 
 from workers.errors import BadAnswer, ConnectFailed, ConnectionLost, Misconfigured, PenstockError
 from workers.llm.window import Window
-from workers.settings.model import Breaker as BreakerSettings
+from workers.settings.servers import Breaker as BreakerSettings
 
 _NEVER = 1e9  # pybreaker's own reset and counter are not used
 

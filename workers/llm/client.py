@@ -26,8 +26,8 @@ from workers.llm.transport import Target, Transport, target
 from workers.ports import Ask, Frame
 from workers.records import Passage, Prompt, Reply
 from workers.settings.checks.secrets import fits_header
-from workers.settings.model import ModelSettings
 from workers.settings.secret_file import reread
+from workers.settings.servers import ModelSettings
 
 _log = structlog.get_logger("penstock.llm")
 

@@ -17,7 +17,7 @@ from workers.errors import EX_CONFIG, AnswerTooLarge, ConnectFailed, ConnectionL
 from workers.llm.resolver import CheckedResolver, ForbiddenAddress
 from workers.llm.scrub import quote
 from workers.settings.checks.endpoints import is_forbidden_address, literal_address
-from workers.settings.model import ModelSettings
+from workers.settings.servers import ModelSettings
 from workers.settings.slots import slots_of
 
 KEEP_ALIVE_S = 4.0

@@ -1,69 +1,22 @@
 """The configuration's shape: what a deployment may say, with its units and its defaults. Reads nothing by itself."""
 
-import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    SecretStr,
-    Tag,
-    ValidationInfo,
-    model_validator,
+from pydantic import BeforeValidator, Field, model_validator
+
+from workers.settings.rungs import ModelRung, RungSettings
+from workers.settings.servers import ModelSettings
+from workers.settings.types import (
+    Bytes,
+    Count,
+    FilePath,
+    OptionalFile,
+    OptionalSecret,
+    OptionalText,
+    Seconds,
+    Strict,
+    TopicName,
 )
-
-from workers.settings.secret_file import as_secret
-
-_SIZE_PATTERN = r"(\d{1,15})\s*(B|KiB|MiB|GiB)?"
-_SIZE = re.compile(_SIZE_PATTERN)
-_UNIT_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-
-
-def parse_size(value: Any) -> Any:
-    """Turn `64MiB`, `256 KiB` or `1024` into bytes; what is no text is left for pydantic to judge."""
-    if not isinstance(value, str):
-        return value
-    if found := _SIZE.fullmatch(value.strip()):
-        return int(found[1]) * _UNIT_BYTES[found[2]]
-    raise ValueError("must be a size such as 64MiB, 256KiB or 1024")
-
-
-def _empty_is_unset(value: Any) -> Any:
-    return None if value == "" else value
-
-
-def _in_folder(file: Path, validation: ValidationInfo) -> Path:
-    """Make a relative path absolute: `source` gives the configuration file's folder as context."""
-    return validation.context["folder"] / file if validation.context else file
-
-
-_SizeText = Annotated[str, Field(pattern=f"^{_SIZE_PATTERN}$")]
-_PositiveInt = Annotated[int, Field(gt=0)]
-Bytes = Annotated[
-    _PositiveInt,
-    BeforeValidator(parse_size, json_schema_input_type=_PositiveInt | _SizeText),
-    Field(examples=["64MiB", "256KiB"]),
-]
-Seconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
-OptionalText = Annotated[str | None, BeforeValidator(_empty_is_unset)]
-FilePath = Annotated[
-    Path, Field(strict=False, description="relative to the configuration file"), AfterValidator(_in_folder)
-]
-OptionalFile = FilePath | None
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(as_secret), BeforeValidator(_empty_is_unset)]
-TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, `"64"` is no number; values cannot change after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Security(Strict):
@@ -137,70 +90,6 @@ class Worker(Strict):
     log: Log = Field(default=Log(), description="what is logged")
 
 
-class Breaker(Strict):
-    """When an endpoint is no longer asked. Defaults: measured not to open falsely with a 10 % tail."""
-
-    reset_timeout_s: Seconds = Field(default=1.0, description="pause before one trial call")
-    failure_ratio: float = Field(
-        default=0.5, gt=0, le=1, description="share of failed calls in the window that opens it"
-    )
-    min_calls: Count = Field(default=20, description="fewer calls in the window decide nothing")
-    window_s: Seconds = Field(default=10.0, description="how far back calls count")
-    connect_failures: Count = Field(default=5, description="connection failures in a row that open it at once")
-
-
-class EndpointSettings(Strict):
-    """One URL."""
-
-    url: str = Field(description="scheme, host and port of the server", examples=["http://vllm-0:8000"])
-    max_in_flight: Count = Field(default=64, description="slots: calls running at the same time")
-
-
-class ModelSettings(Strict):
-    """A model, as one or several endpoints serve it. `url` directly on the model is short for one endpoint."""
-
-    dialect: Literal["openai", "vllm", "llamacpp", "tgi", "ollama"] = Field(
-        default="openai", description="how the server wants to be asked"
-    )
-    model: str = Field(min_length=1, description="the name the server knows it by")
-    strict_model: bool = Field(
-        default=False, description="hold the task when the server says that it ran a model of another name"
-    )
-    url: str | None = Field(default=None, description="short for one endpoint", examples=["http://vllm-0:8000"])
-    max_in_flight: Count | None = Field(default=None, description="slots of that one endpoint; 64 when unset")
-    endpoints: list[EndpointSettings] = Field(default=[], description="servers of the same model")
-    timeout_s: Seconds = Field(default=1.0, description="one call, connection included")
-    connect_timeout_s: Seconds = Field(default=0.5, description="one connection attempt, TLS included")
-    warm_up_s: Seconds | None = Field(
-        default=None,
-        description="before records are read: one call to each endpoint, waited for so long; for servers that load the "
-        "model at the first call",
-    )
-    max_attempts: Count = Field(default=3, description="calls for one record, the first included")
-    max_tokens: Count = Field(default=256, description="longest answer asked for")
-    temperature: float = Field(default=0.0, ge=0, le=2, description="0 for answers that can be repeated")
-    api_key: OptionalSecret = Field(
-        default=None, description="sent as a bearer token", examples=["${file:/run/secrets/llm_api_key}"]
-    )
-    ca_file: OptionalFile = Field(default=None, description="CA bundle (PEM) for https; the system's own when unset")
-    max_response_bytes: Bytes = Field(default=1 << 20, description="a longer answer is cut off and refused")
-    breaker: Breaker = Field(default=Breaker(), description="when an endpoint is no longer asked")
-
-    @model_validator(mode="after")
-    def _one_way_to_name_endpoints(self) -> "ModelSettings":
-        if (self.url is None) == (not self.endpoints):
-            raise ValueError("give either `url` or `endpoints`")
-        if self.endpoints and self.max_in_flight is not None:
-            raise ValueError("`max_in_flight` belongs on each endpoint when `endpoints` is used")
-        return self
-
-    def all_endpoints(self) -> list[EndpointSettings]:
-        """Return the endpoints, however they were written."""
-        if self.url is None:
-            return self.endpoints
-        return [EndpointSettings(url=self.url, max_in_flight=self.max_in_flight or 64)]
-
-
 class PromptFiles(Strict):
     """Two files: a fixed system text, and a Jinja template for the user's text."""
 
@@ -244,89 +133,6 @@ class Answer(Strict):
         if self.confidence is not None and self.schema_file is None:
             raise ValueError("`confidence` is a field of an answer by `schema`")
         return self
-
-
-class ModelRung(Strict):
-    """Another model: smaller, larger, or somewhere else."""
-
-    model: str = Field(description="a name under `models`", examples=["large"])
-
-
-class PythonRules(Strict):
-    """A Python callable by import path: trusted code of yours, run inline."""
-
-    python: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:function", examples=["my_rules:classify"]
-    )
-
-
-class RulesRung(Strict):
-    """Declarative rules from a YAML file, or a Python callable."""
-
-    rules: Annotated[
-        Annotated[FilePath, Tag("file")] | Annotated[PythonRules, Tag("python")],
-        Discriminator(lambda value: "python" if isinstance(value, (dict, PythonRules)) else "file"),
-    ] = Field(
-        description="a file of rules, or a callable", examples=["rules/triage.yaml", {"python": "my_rules:classify"}]
-    )
-
-
-class ReviewLimit(Strict):
-    """How many records a person can look at."""
-
-    max_per_hour: Count = Field(default=500, description="past it the next rung answers")
-
-
-class ReviewRung(Strict):
-    """Flag for human review: a copy on the review topic."""
-
-    review: ReviewLimit = Field(description="the next rung answers past its limit")
-
-
-class SkipRung(Strict):
-    """Pass the input on, without enrichment."""
-
-    skip: dict[str, None] = Field(default={}, max_length=0, description="enrichment is null")
-
-
-class DefaultRung(Strict):
-    """A fixed enrichment: an object for answers by schema, a string for text."""
-
-    default: Annotated[
-        Annotated[dict[str, Any], Tag("object")] | Annotated[str, Tag("text")],
-        Discriminator(lambda value: "object" if isinstance(value, dict) else "text"),
-    ] = Field(description="the enrichment itself", examples=[{"category": "other", "urgency": "normal"}])
-
-
-RUNG_NAMES = ("model", "rules", "review", "skip", "default")
-
-
-def _rung_tag(value: Any) -> str | None:
-    if isinstance(value, dict):
-        return next((name for name in RUNG_NAMES if name in value), None)
-    return next((name for name in RUNG_NAMES if hasattr(value, name)), None)
-
-
-def _rung_in_full(value: Any) -> Any:
-    """`- skip`, `- skip:`, `- review` and `- review:` are short for the rung with its defaults."""
-    if value in ("skip", "review"):
-        return {value: {}}
-    return {name: {} for name in value} if value in ({"skip": None}, {"review": None}) else value
-
-
-_AnyRung = Annotated[
-    Annotated[ModelRung, Tag("model")]
-    | Annotated[RulesRung, Tag("rules")]
-    | Annotated[ReviewRung, Tag("review")]
-    | Annotated[SkipRung, Tag("skip")]
-    | Annotated[DefaultRung, Tag("default")],
-    Discriminator(
-        _rung_tag, custom_error_type="rung", custom_error_message="must be one of model, rules, review, skip, default"
-    ),
-]
-RungSettings = Annotated[
-    _AnyRung, BeforeValidator(_rung_in_full, json_schema_input_type=_AnyRung | Literal["skip", "review"])
-]
 
 
 class TopicOverrides(Strict):

@@ -1,6 +1,7 @@
 """How many calls may run at once: as the configuration says, and as the process's open files allow."""
 
-from workers.settings.model import ModelSettings, Settings
+from workers.settings.model import Settings
+from workers.settings.servers import ModelSettings
 
 FILES_BESIDE_SLOTS = 64
 """Open files that no call may take: about 20 at rest (brokers, listener, log, event loop), then probes."""

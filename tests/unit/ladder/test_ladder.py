@@ -15,7 +15,7 @@ from workers.ladder import PythonRuleInvalid, RulesInvalid, build_ladder, descen
 from workers.outcome import Fallback, Rejected
 from workers.ports import Rung
 from workers.records import Request
-from workers.settings.model import RungSettings
+from workers.settings.rungs import RungSettings
 
 CHECK = compile_schema(Path(__file__).parents[3] / "config" / "schemas" / "triage.v1.json").check
 RULES = "tests.support.python_rules"

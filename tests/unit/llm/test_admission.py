@@ -10,7 +10,7 @@ from workers.llm.admission import Admission
 from workers.llm.breaker import Breaker
 from workers.llm.endpoint import Endpoint
 from workers.records import Passage
-from workers.settings.model import Breaker as BreakerSettings
+from workers.settings.servers import Breaker as BreakerSettings
 
 
 def endpoint_with(slots: int) -> Endpoint:

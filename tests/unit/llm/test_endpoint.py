@@ -5,7 +5,7 @@ import pytest
 from workers.errors import Busy, Overloaded, ServerFault
 from workers.llm.breaker import Breaker
 from workers.llm.endpoint import Endpoint
-from workers.settings.model import Breaker as BreakerSettings
+from workers.settings.servers import Breaker as BreakerSettings
 
 
 def endpoint_with(slots: int) -> Endpoint:

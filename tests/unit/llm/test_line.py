@@ -11,7 +11,7 @@ from workers.llm.breaker import Breaker
 from workers.llm.endpoint import Endpoint, Grant
 from workers.llm.line import Line, Waiter
 from workers.records import Passage
-from workers.settings.model import Breaker as BreakerSettings
+from workers.settings.servers import Breaker as BreakerSettings
 
 Verdict = Grant | PenstockError | None
 

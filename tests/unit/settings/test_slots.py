@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from workers.settings.model import EndpointSettings, Kafka, ModelSettings, Settings
+from workers.settings.model import Kafka, Settings
+from workers.settings.servers import EndpointSettings, ModelSettings
 from workers.settings.slots import all_slots, fitted, slots_of, slots_that_fit
 
 

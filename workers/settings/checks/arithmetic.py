@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from workers.settings import tree
 from workers.settings.checks.host import Host
-from workers.settings.model import ModelSettings, TaskSettings
+from workers.settings.model import TaskSettings
 from workers.settings.problems import Problem
+from workers.settings.servers import ModelSettings
 from workers.settings.slots import FILES_BESIDE_SLOTS, all_slots, slots_of, slots_that_fit
 from workers.settings.source import Loaded
 

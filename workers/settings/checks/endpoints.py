@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit
 
 from workers.settings import tree
-from workers.settings.model import ModelRung, ModelSettings
 from workers.settings.problems import Problem, did_you_mean, shown
+from workers.settings.rungs import ModelRung
+from workers.settings.servers import ModelSettings
 from workers.settings.source import Loaded
 
 # Cloud metadata services hand out credentials to whoever asks; nobody serves a model there. A host *name* may still

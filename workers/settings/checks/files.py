@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from workers.settings import tree
-from workers.settings.model import RulesRung, TaskSettings
+from workers.settings.model import TaskSettings
 from workers.settings.problems import Problem, shown
+from workers.settings.rungs import RulesRung
 from workers.settings.source import Loaded
 
 

@@ -4,16 +4,9 @@ import importlib
 from collections.abc import Iterator
 
 from workers.settings import tree
-from workers.settings.model import (
-    DefaultRung,
-    ModelRung,
-    PythonRules,
-    ReviewRung,
-    RulesRung,
-    SkipRung,
-    TaskSettings,
-)
+from workers.settings.model import TaskSettings
 from workers.settings.problems import Problem, shown
+from workers.settings.rungs import DefaultRung, ModelRung, PythonRules, ReviewRung, RulesRung, SkipRung
 from workers.settings.source import Loaded
 
 

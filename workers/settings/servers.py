@@ -1,0 +1,71 @@
+"""`models`: a model, the endpoints that serve it, and when they are no longer asked."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from workers.settings.types import Bytes, Count, OptionalFile, OptionalSecret, Seconds, Strict
+
+
+class Breaker(Strict):
+    """When an endpoint is no longer asked. Defaults: measured not to open falsely with a 10 % tail."""
+
+    reset_timeout_s: Seconds = Field(default=1.0, description="pause before one trial call")
+    failure_ratio: float = Field(
+        default=0.5, gt=0, le=1, description="share of failed calls in the window that opens it"
+    )
+    min_calls: Count = Field(default=20, description="fewer calls in the window decide nothing")
+    window_s: Seconds = Field(default=10.0, description="how far back calls count")
+    connect_failures: Count = Field(default=5, description="connection failures in a row that open it at once")
+
+
+class EndpointSettings(Strict):
+    """One URL."""
+
+    url: str = Field(description="scheme, host and port of the server", examples=["http://vllm-0:8000"])
+    max_in_flight: Count = Field(default=64, description="slots: calls running at the same time")
+
+
+class ModelSettings(Strict):
+    """A model, as one or several endpoints serve it. `url` directly on the model is short for one endpoint."""
+
+    dialect: Literal["openai", "vllm", "llamacpp", "tgi", "ollama"] = Field(
+        default="openai", description="how the server wants to be asked"
+    )
+    model: str = Field(min_length=1, description="the name the server knows it by")
+    strict_model: bool = Field(
+        default=False, description="hold the task when the server says that it ran a model of another name"
+    )
+    url: str | None = Field(default=None, description="short for one endpoint", examples=["http://vllm-0:8000"])
+    max_in_flight: Count | None = Field(default=None, description="slots of that one endpoint; 64 when unset")
+    endpoints: list[EndpointSettings] = Field(default=[], description="servers of the same model")
+    timeout_s: Seconds = Field(default=1.0, description="one call, connection included")
+    connect_timeout_s: Seconds = Field(default=0.5, description="one connection attempt, TLS included")
+    warm_up_s: Seconds | None = Field(
+        default=None,
+        description="before records are read: one call to each endpoint, waited for so long; for servers that load the "
+        "model at the first call",
+    )
+    max_attempts: Count = Field(default=3, description="calls for one record, the first included")
+    max_tokens: Count = Field(default=256, description="longest answer asked for")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0 for answers that can be repeated")
+    api_key: OptionalSecret = Field(
+        default=None, description="sent as a bearer token", examples=["${file:/run/secrets/llm_api_key}"]
+    )
+    ca_file: OptionalFile = Field(default=None, description="CA bundle (PEM) for https; the system's own when unset")
+    max_response_bytes: Bytes = Field(default=1 << 20, description="a longer answer is cut off and refused")
+    breaker: Breaker = Field(default=Breaker(), description="when an endpoint is no longer asked")
+
+    @model_validator(mode="after")
+    def _one_way_to_name_endpoints(self) -> "ModelSettings":
+        if (self.url is None) == (not self.endpoints):
+            raise ValueError("give either `url` or `endpoints`")
+        if self.endpoints and self.max_in_flight is not None:
+            raise ValueError("`max_in_flight` belongs on each endpoint when `endpoints` is used")
+        return self
+
+    def all_endpoints(self) -> list[EndpointSettings]:
+        """Return the endpoints, however they were written."""
+        if self.url is None:
+            return self.endpoints
+        return [EndpointSettings(url=self.url, max_in_flight=self.max_in_flight or 64)]
