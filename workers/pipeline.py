@@ -41,6 +41,7 @@ async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
         if (passed_on := unasked(request, task)) is not None:
             return passed_on
         try:
+            task = task.for_value(request.value) if task.routes else task
             return await by_model(build(request, task), task, passage)
         except NoAnswer as error:
             return descend(task.ladder, request, error, attempts=passage.attempts)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from topics.spec import KINDS, output_names
 from workers.answers import CompiledSchema, compile_schema
 from workers.guard import Guard
-from workers.ladder import build_ladder
+from workers.ladder import Test, build_ladder, compile_condition
 from workers.pace import Pace
 from workers.ports import Ask, Frame, Model, Rung
 from workers.prompts import CompiledPrompt, compile_prompt
@@ -37,7 +38,8 @@ class Task:
 
     `render` is the compiled template of the user's text; `check` returns None for a value that the answer schema
     accepts, else what is wrong with it, and is None itself for text answers. `outputs` is keyed by input topic.
-    `next_model` is this task on the next model of its ladder. `selection` says which records see the model at all.
+    `next_model` is this task on the next model of its ladder; `routes` are conditions on the decoded value, each with
+    this task on the models that such a record is sent to. `selection` says which records see the model at all.
     `wide_frame` asks for twice as many tokens, once an answer was cut.
     """
 
@@ -54,16 +56,25 @@ class Task:
     guard: Guard
     pace: Pace
     next_model: "Task | None" = None
+    routes: "tuple[tuple[Test, Task], ...]" = ()
     selection: Selection | None = None
     wide_frame: Frame | None = None
     second_asks: RetryBudget = field(default_factory=RetryBudget)
 
     def models(self) -> Iterator[Model]:
-        """Yield the models that are asked, in their order."""
-        task: Task | None = self
-        while task is not None:
-            yield task.model
-            task = task.next_model
+        """Yield the models that are asked, in their order, and then those that only a route leads to."""
+        seen: list[Model] = []
+        for first in (self, *(routed for _, routed in self.routes)):
+            task: Task | None = first
+            while task is not None:
+                if task.model not in seen:
+                    seen.append(task.model)
+                    yield task.model
+                task = task.next_model
+
+    def for_value(self, value: Any) -> "Task":
+        """Return this task on the models that a record with this decoded value is sent to."""
+        return next((routed for holds, routed in self.routes if holds(value)), self)
 
 
 def compile_task(
@@ -71,11 +82,11 @@ def compile_task(
     settings: TaskSettings,
     model: Model,
     model_settings: ModelSettings,
-    next_models: Sequence[tuple[Model, ModelSettings]] = (),
+    others: Mapping[str, tuple[Model, ModelSettings]] = MappingProxyType({}),
 ) -> Task:
     """Return the task, its files read and compiled. The paths in `settings` are absolute.
 
-    `next_models`: those of the ladder, in its order.
+    `others`: the models of its ladder and of its routes, by name; one that is left out is not asked.
 
     Raises:
         ValueError: a file that `lint` would have named.
@@ -99,11 +110,23 @@ def compile_task(
         selection=selection(settings, name),
         wide_frame=_wide(model, ask),
     )
-    below: Task | None = None
-    for other, other_settings in reversed(next_models):
-        ask = _ask(name, prompt, schema, other_settings)
-        below = replace(task, model=other, frame=other.frame(ask), wide_frame=_wide(other, ask), next_model=below)
-    return replace(task, next_model=below)
+
+    def on(models: Sequence[str]) -> Task | None:
+        """Return the task on these models, one after the other."""
+        below: Task | None = None
+        for other, other_settings in (others[called] for called in reversed(models) if called in others):
+            ask = _ask(name, prompt, schema, other_settings)
+            below = replace(task, model=other, frame=other.frame(ask), wide_frame=_wide(other, ask), next_model=below)
+        return below
+
+    first, *ladder = settings.models_in_order()
+    whole = replace(task, next_model=on(ladder))
+    routes = []
+    for route in settings.routes:
+        routed = whole if route.model == first else on(list(dict.fromkeys([route.model, *ladder])))
+        if routed is not None:
+            routes.append((compile_condition(route.when), routed))
+    return replace(whole, routes=tuple(routes))
 
 
 def _wide(model: Model, ask: Ask) -> Frame:

@@ -1,6 +1,7 @@
 """A ladder of models: the next one is asked when the one above has no answer, and what came of it is in the record."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from workers.llm import Client
 from workers.outcome import Enriched, Fallback
 from workers.pipeline import decide
 from workers.records import Passage
+from workers.settings.routes import RouteSettings
 from workers.settings.source import load
 from workers.stages.s5_route import route
 from workers.task import Task, compile_task
@@ -47,7 +49,9 @@ class Ladder:
         return await decide(RECORD, self.task, Passage(deadline_s=20))
 
 
-async def ladder(serve: Serve, start: Start, folder: Path, first: list[http.Step], **answer: Any) -> Ladder:
+async def ladder(
+    serve: Serve, start: Start, folder: Path, first: list[http.Step], routes: Sequence[Any] = (), **answer: Any
+) -> Ladder:
     """Start both: the first follows the script, and after it as its last step; the second answers."""
     servers = [await serve(*first, default=first[-1]), await serve(default=GOOD)]
     clients = [await start(server.url, breaker={"min_calls": 1, "reset_timeout_s": 60}) for server in servers]
@@ -60,10 +64,12 @@ async def ladder(serve: Serve, start: Start, folder: Path, first: list[http.Step
     changed = task_settings.answer.model_copy(update=answer)
     task = compile_task(
         "triage",
-        task_settings.model_copy(update={"answer": changed}),
+        task_settings.model_copy(
+            update={"answer": changed, "routes": [RouteSettings.model_validate(route) for route in routes]}
+        ),
         clients[0],
         model_settings(servers[0].url),
-        [(clients[1], settings.models["large"])],
+        {"large": (clients[1], settings.models["large"])},
     )
     return Ladder(servers, clients, task)
 
@@ -140,3 +146,40 @@ async def test_a_misconfigured_model_says_so_though_another_one_is_there(
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(both.answer(), 0.5)
     assert [model.held_reason() is not None for model in both.task.models()] == [False, True]
+
+
+LONG = {"when": {"field": "text", "longer_than": 10}, "model": "large"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("hello", ([1, 0], "small")), ("hello, and much more", ([0, 1], "large"))],
+    ids=["short", "long"],
+)
+async def test_a_route_decides_which_model_is_asked_first(
+    serve: Serve, start: Start, tmp_path: Path, text: str, expected: tuple[list[int], str]
+) -> None:
+    """A record that the condition holds for goes to the route's model, in its frame; no model was passed by."""
+    both = await ladder(serve, start, tmp_path, [GOOD], routes=[LONG])
+    record = make_record(topic="raw", value=orjson.dumps({"text": text}))
+    outcome = await decide(record, both.task, Passage(deadline_s=20))
+    assert isinstance(outcome, Enriched), outcome
+    asked, model = expected
+    assert both.asked() == asked
+    [body] = both.servers[asked.index(1)].bodies
+    assert body["max_tokens"] == (77 if model == "large" else 256)  # type: ignore[index]
+    assert outcome.reply.passed_by == ()
+
+
+async def test_below_a_route_come_the_models_of_the_ladder_each_once(
+    serve: Serve, start: Start, tmp_path: Path
+) -> None:
+    """A routed record that gets no answer goes down the ladder's rungs: its own model is not asked there again."""
+    both = await ladder(serve, start, tmp_path, [GOOD], routes=[LONG])
+    both.servers[1].default = http.answer(None, refusal="I cannot.")
+    record = make_record(topic="raw", value=b'{"text": "hello, and much more"}')
+    outcome = await decide(record, both.task, Passage(deadline_s=20))
+    assert isinstance(outcome, Fallback), outcome
+    assert outcome.error.reason == "answer_refused"
+    assert both.asked() == [0, 1]
+    assert [model.name for model in both.task.models()] == [client.name for client in both.clients]

@@ -57,7 +57,7 @@ async def model_findings(settings: Settings, name: str, task: TaskSettings) -> l
     """Return one finding for each endpoint of each of a task's models. Asks them, one after the other."""
     return [
         await _asked(name, task, (called, model), place)
-        for called in task.models_in_order()
+        for called in task.all_models()
         for model in [settings.models[called]]
         for place in range(len(model.all_endpoints()))
     ]

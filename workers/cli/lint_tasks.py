@@ -27,7 +27,7 @@ def check_tasks(loaded: Loaded) -> Iterator[Problem]:
     yield from check_released(loaded)
     for name, task in loaded.settings.tasks.items():
         yield from _prompt(loaded, task)
-        yield from _only_when(loaded, name, task)
+        yield from _conditions(loaded, name, task)
         schema = _compiled_schema(loaded, task)
         if isinstance(schema, Problem):
             yield schema
@@ -49,14 +49,17 @@ def _prompt(loaded: Loaded, task: TaskSettings) -> Iterator[Problem]:
             yield loaded.problem_in(exc.path, line, column, what)
 
 
-def _only_when(loaded: Loaded, name: str, task: TaskSettings) -> Iterator[Problem]:
-    if task.only_when is None:
-        return
-    try:
-        compile_condition(task.only_when)
-    except ConditionInvalid as exc:
-        for way, what, at_key in exc.problems:
-            yield loaded.problem(("tasks", name, "only_when", *way), what, at_key=at_key)
+def _conditions(loaded: Loaded, name: str, task: TaskSettings) -> Iterator[Problem]:
+    at: tree.Path = ("tasks", name)
+    written: dict[tree.Path, Any] = {(*at, "routes", place, "when"): one.when for place, one in enumerate(task.routes)}
+    if task.only_when is not None:
+        written[*at, "only_when"] = task.only_when
+    for place, condition in written.items():
+        try:
+            compile_condition(condition)
+        except ConditionInvalid as exc:
+            for way, what, at_key in exc.problems:
+                yield loaded.problem((*place, *way), what, at_key=at_key)
 
 
 def _compiled_schema(loaded: Loaded, task: TaskSettings) -> answers.CompiledSchema | Problem | None:

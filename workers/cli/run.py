@@ -54,6 +54,6 @@ async def _work(settings: Settings) -> int:
     models = {name: Client(name, model) for name, model in settings.models.items()}
     tasks = []
     for name, task in settings.tasks.items():
-        first, *others = ((thrifty(models[model], task), settings.models[model]) for model in task.models_in_order())
-        tasks.append(compile_task(name, task, *first, next_models=others))
+        served = {model: (thrifty(models[model], task), settings.models[model]) for model in task.all_models()}
+        tasks.append(compile_task(name, task, *served.pop(task.model), others=served))
     return await Worker(settings, tasks, list(models.values())).run()

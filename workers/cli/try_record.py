@@ -122,11 +122,10 @@ async def course(settings: Settings, name: str, value: bytes, key: str | None) -
 
 def _compiled(settings: Settings, name: str) -> tuple[Client, Task, Ask]:
     one = settings.tasks[name]
-    (client, model), *others = (
-        (Client(other, settings.models[other]), settings.models[other]) for other in one.models_in_order()
-    )
+    served = {called: (Client(called, settings.models[called]), settings.models[called]) for called in one.all_models()}
+    client, model = served.pop(one.model)
     try:
-        task = compile_task(name, one, client, model, next_models=others)
+        task = compile_task(name, one, client, model, others=served)
         ask = ask_of(name, one, model)
     except ValueError as exc:
         raise Exit(EX_CONFIG, str(exc)) from exc

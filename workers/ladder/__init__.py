@@ -6,6 +6,7 @@ from typing import Any
 
 from workers.clock import monotonic_s
 from workers.errors import PenstockError
+from workers.ladder.conditions import Test
 from workers.ladder.default import Default
 from workers.ladder.python_rule import PythonRule, PythonRuleInvalid
 from workers.ladder.review import Review
@@ -22,6 +23,7 @@ __all__ = [
     "PythonRuleInvalid",
     "RuleSet",
     "RulesInvalid",
+    "Test",
     "build_ladder",
     "compile_condition",
     "descend",

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from workers.settings.routes import RouteSettings
 from workers.settings.rungs import ModelRung, RungSettings
 from workers.settings.servers import ModelSettings
 from workers.settings.types import (
@@ -189,6 +190,11 @@ class TaskSettings(Strict):
         default=1.0, gt=0, le=1, description="of the keys that see the model, by hash; the others are tier `skip`"
     )
     model: str = Field(description="a name under `models`")
+    routes: list[RouteSettings] = Field(
+        default=[],
+        description="records for which another model is asked first: the first condition that holds decides",
+        examples=[[{"when": {"field": "body", "longer_than": 8_000}, "model": "long"}]],
+    )
     prompt: PromptFiles = Field(description="what the model is asked")
     answer: Answer = Field(description="what the model must answer")
     share_calls: bool = Field(
@@ -209,6 +215,10 @@ class TaskSettings(Strict):
     def models_in_order(self) -> list[str]:
         """Return the names of the models that are asked: the first, then those of the ladder."""
         return [self.model, *(rung.model for rung in self.ladder if isinstance(rung, ModelRung))]
+
+    def all_models(self) -> list[str]:
+        """Return the names of all models that a record may be sent to, each once."""
+        return list(dict.fromkeys([*self.models_in_order(), *(route.model for route in self.routes)]))
 
 
 class Settings(Strict):

@@ -81,10 +81,11 @@ ONLY_WHEN = {
 
 
 @pytest.mark.parametrize("name", ONLY_WHEN)
-def test_a_condition_of_a_task_is_checked_at_its_place(name: str, tmp_path: Path) -> None:
-    """`only_when` is written as conditions are in rules, and its mistakes are told as theirs are."""
+@pytest.mark.parametrize("setting", ["only_when: {}", "routes: [{{when: {}, model: small}}]"], ids=["only_when", "route"])
+def test_a_condition_of_a_task_is_checked_at_its_place(setting: str, name: str, tmp_path: Path) -> None:
+    """`only_when` and `routes` are written as conditions are in rules, and their mistakes are told as theirs are."""
     written, what = ONLY_WHEN[name]
-    text, place = planted("    input: raw", f"    input: raw\n    only_when: {written}")
+    text, place = planted("    input: raw", f"    input: raw\n    {setting.format(written)}")
     problems = examine(write_sound(tmp_path, text), environ={})[1]
     assert [(one.file.name, one.line, one.column) for one in problems] == [("penstock.yaml", *place)], problems
     assert what in problems[0].what

@@ -30,6 +30,11 @@ def security(settings: str) -> str:
 # What is replaced in the sound configuration, by what, and what must be said at the mark.
 ERRORS = {
     "unknown model": ("    model: small", "    model: «smal", "no model is called `smal`; did you mean `small`?"),
+    "unknown model in a route": (
+        "    model: small",
+        "    model: small\n    routes: [{when: {field: text, longer_than: 9}, model: «lrge}]",
+        "no model is called `lrge`",
+    ),
     "unknown model in the ladder": (
         "      - rules: rules.yaml",
         "      - model: «lrge\n      - rules: rules.yaml",

@@ -63,7 +63,7 @@ def _memory(loaded: Loaded, host: Host) -> Iterator[Finding]:
 
 
 def _models(loaded: Loaded, host: Host) -> Iterator[Finding]:
-    used = {model for task in loaded.settings.tasks.values() for model in task.models_in_order()}
+    used = {model for task in loaded.settings.tasks.values() for model in task.all_models()}
     for name, model in loaded.settings.models.items():
         if name not in used and used <= loaded.settings.models.keys():
             yield ("models", name), "no task uses this model"

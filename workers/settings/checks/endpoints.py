@@ -37,6 +37,7 @@ def check(loaded: Loaded) -> Iterator[Problem]:
             for place, rung in enumerate(task.ladder)
             if isinstance(rung, ModelRung)
         ]
+        named += [((*at, "routes", place, "model"), route.model) for place, route in enumerate(task.routes)]
         for way, model_name in named:
             if model_name not in models:
                 yield loaded.problem(way, f"no model is called {shown(model_name)}{did_you_mean(model_name, models)}")
