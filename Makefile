@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test faults soak fuzz check tools lock bench clean
+.PHONY: help demo test faults soak fuzz check tools lock bench bench-full clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,15 +20,16 @@ $(VENV)/.run: requirements.lock pyproject.toml
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+$(VENV)/.dev: requirements-dev.lock requirements-tokenizers.lock $(VENV)/.run
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-tokenizers.lock
 	@touch $@
 
 demo: $(VENV)/.run ## the main job on an embedded broker and a simulated model
 	@$(BIN)/penstock demo $(ARGS)
 
-tools: $(VENV)/.dev ## what the tests need beside Python: Java, Maven, the broker's jars, compose's and Prometheus' checkers
-	@for step in "bash tests/support/setup.sh" "bash tests/support/install_deploy_tools.sh" "$(BIN)/python -m tests.support.kafka --fetch"; do \
+tools: $(VENV)/.dev ## what the tests need beside Python: Java, Maven, the broker's jars, compose's and Prometheus' checkers, a model server
+	@for step in "bash tests/support/setup.sh" "bash tests/support/install_deploy_tools.sh" "bash tests/support/install_model_server.sh" "$(BIN)/python -m tests.support.kafka --fetch"; do \
 	  $$step >&2 || { [ -z "$${CI:-}" ] || exit 1; echo "not there: $$step failed; tests that need it will be skipped, and say so" >&2; }; \
 	done
 
@@ -53,13 +54,20 @@ fuzz: $(VENV)/.dev ## fuzzing guided by coverage: make fuzz ARGS="--seconds 600 
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-bench: $(VENV)/.dev ## first figures: slot efficiency and CPU per record, on the real broker
-	@$(BIN)/python -m tests.bench.throughput $(ARGS)
+W ?=
+PEERS ?=
+CHOSEN = $(if $(W),--workload $(W)) $(if $(PEERS),--worker $(PEERS))
+bench: $(VENV)/.dev ## beside peers, on the real broker, under ten minutes; one cell: make bench W=W3 PEERS=connect
+	@$(BIN)/python -m tests.bench.matrix $(CHOSEN) $(ARGS)
+
+bench-full: $(VENV)/.dev ## all workloads and all peers, each as it comes and at its best: hours
+	@$(BIN)/python -m tests.bench.matrix --full $(CHOSEN) $(ARGS)
 
 lock: ## pin the dependencies again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra demo --group build pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra demo --group build --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group fuzz -o requirements-fuzz.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-deps --group tokenizers -o requirements-tokenizers.lock
 
 clean: ## remove the environment and the caches
 	rm -rf $(VENV) .cache dist build

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import llm_settings
 from tests.support.embedded import EmbeddedKafka
 from tests.support.kafka import KafkaBroker, NoKafkaError, ensure_jars
 from tests.support.proxied_kafka import ProxiedKafka
@@ -69,6 +70,13 @@ def proxied_kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) ->
     del kafka_jars
     with TcpProxy() as proxy, ProxiedKafka(tmp_path_factory.mktemp("proxied"), proxy) as running:
         yield running
+
+
+@pytest.fixture(params=["aiohttp", "lean"])
+def http_client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Clients of `tests.support.llm_settings` speak HTTP with each, one after the other."""
+    monkeypatch.setattr(llm_settings, "HTTP_CLIENT", request.param)
+    return str(request.param)
 
 
 @pytest.fixture

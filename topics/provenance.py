@@ -12,12 +12,14 @@ class Provenance:
 
     `source` is `<topic>/<partition>/<offset>` of the record's first appearance. `model` and `endpoint` are those that
     answered; for a fallback no model did, and `endpoint` is the one that failed. `latency_s` is the successful call
-    alone. `cost_usd` stays null as long as no prices are configured. `reason` is null when the model answered.
-    `produced_at` is RFC 3339, UTC, milliseconds. `raw_answer` is only written when present: what the model said when
-    it was of no use, at most 2,048 characters. `repairs`, likewise, says what it took to get the enrichment out of the
-    model: `fenced`, `embedded`, `larger_budget`, `asked_again`; and `passed_by`, which models of the ladder
-    should have answered before: pairs of name and reason. `shared` and `cached` are true, or not written: the answer is
-    that of a call made for another record.
+    alone. `cost_usd` is what all answered calls for the record cost together, null where the model that answered has no
+    price, and for a fallback. `reason` is null when the model answered. `produced_at` is RFC 3339, UTC, milliseconds.
+
+    The others are only written when there is something to say. `raw_answer`: what the model said when it was of no use,
+    at most 2,048 characters. `repairs`: what it took to get the enrichment out of the model (`fenced`, `embedded`,
+    `thought`, `larger_budget`, `asked_again`). `passed_by`: which models of the ladder should have answered before,
+    pairs of name and reason. `shared`, `cached`: the answer is that of a call made for another record. `batch`: for how
+    many records the call was. `cut`: which texts the model saw in part only.
     """
 
     source: str
@@ -39,6 +41,8 @@ class Provenance:
     passed_by: tuple[tuple[str, str], ...] = ()
     shared: bool = False
     cached: bool = False
+    batch: int = 0
+    cut: tuple[dict[str, Any], ...] = ()
 
 
 def encode(provenance: Provenance) -> dict[str, Any]:
@@ -69,6 +73,10 @@ def encode(provenance: Provenance) -> dict[str, Any]:
         members["shared"] = True
     if provenance.cached:
         members["cached"] = True
+    if provenance.batch:
+        members["batch"] = provenance.batch
+    if provenance.cut:
+        members["cut"] = list(provenance.cut)
     return members
 
 

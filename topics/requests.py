@@ -33,6 +33,16 @@ class Lineage:
 FRESH = Lineage()
 
 
+def is_source(value: bytes) -> bool:
+    """Return whether it is written as `<topic>/<partition>/<offset>`."""
+    return _SOURCE_FORMAT.fullmatch(value) is not None
+
+
+def is_count(value: bytes) -> bool:
+    """Return whether it is a number from 0 to 999, as such numbers are written."""
+    return _COUNT_FORMAT.fullmatch(value) is not None
+
+
 def encode(lineage: Lineage) -> list[Header]:
     """Return the headers that say `lineage`."""
     headers: list[Header] = []

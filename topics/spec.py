@@ -9,8 +9,11 @@ from typing import Literal
 
 from topics.headers import MAX_BYTES
 
-Kind = Literal["enriched", "fallback", "review", "dlq"]
+Kind = Literal["enriched", "fallback", "review", "dlq", "retry"]
 KINDS: tuple[Kind, ...] = ("enriched", "fallback", "review", "dlq")
+"""The outputs that every task has."""
+KINDS_WITH_RETRY: tuple[Kind, ...] = (*KINDS, "retry")
+"""With `when_unavailable: defer` there is one more, which the task itself reads."""
 
 _DAY_S = 86_400
 RETENTION_S: Mapping[Kind, int] = {
@@ -18,7 +21,11 @@ RETENTION_S: Mapping[Kind, int] = {
     "fallback": 7 * _DAY_S,  # read side by side with enriched: the same
     "review": 30 * _DAY_S,  # people take holidays
     "dlq": 30 * _DAY_S,  # somebody mends, deploys, and only then replays
+    "retry": 7 * _DAY_S,  # unread it must outlast any stop of the workers, as the input does
 }
+
+RETRY_DELAY_MAX_S = _DAY_S
+"""A seventh of the retry topic's retention: what is removed before it is due and read is lost."""
 
 KAFKA_DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's `max.message.bytes` where nothing else is set: 1 MiB and a record batch's 12 bytes of log overhead."""
@@ -49,20 +56,26 @@ class TopicSpec:
         }
 
 
-def output_names(input_topic: str, task: str, overrides: Mapping[Kind, str | None] | None = None) -> dict[Kind, str]:
+def output_names(
+    input_topic: str,
+    task: str,
+    overrides: Mapping[Kind, str | None] | None = None,
+    kinds: tuple[Kind, ...] = KINDS,
+) -> dict[Kind, str]:
     """Return the names of the output topics of one input topic: `<input>.<task>.<kind>` unless overridden."""
     given = overrides or {}
-    return {kind: given.get(kind) or f"{input_topic}.{task}.{kind}" for kind in KINDS}
+    return {kind: given.get(kind) or f"{input_topic}.{task}.{kind}" for kind in kinds}
 
 
 def needed_bytes(kind: Kind, *, max_input_bytes: int, text: bool = False) -> int:
     """Return the `max.message.bytes` below which a record that was accepted might not fit its output.
 
     A dead letter is not wrapped, only given headers; larger records than `max_input_bytes` land there as well, as stubs
-    if need be.
+    if need be. Neither is a deferred record.
     """
-    factor = TEXT_ESCAPE_FACTOR if text and kind != "dlq" else 1
-    return max_input_bytes * factor + (MAX_BYTES if kind == "dlq" else OVERHEAD_BYTES)
+    wrapped = kind not in ("dlq", "retry")
+    factor = TEXT_ESCAPE_FACTOR if text and wrapped else 1
+    return max_input_bytes * factor + (OVERHEAD_BYTES if wrapped else MAX_BYTES)
 
 
 def specs_for(
@@ -71,12 +84,12 @@ def specs_for(
     """Return the output topics of one input topic. As many partitions as the input: then records keep theirs."""
     return {
         kind: TopicSpec(
-            name=names[kind],
+            name=name,
             partitions=partitions,
             retention_s=RETENTION_S[kind],
             max_message_bytes=max(
                 KAFKA_DEFAULT_MAX_MESSAGE_BYTES, needed_bytes(kind, max_input_bytes=max_input_bytes, text=text)
             ),
         )
-        for kind in KINDS
+        for kind, name in names.items()
     }

@@ -53,6 +53,49 @@ def compile_schema(path: Path) -> CompiledSchema:
     return CompiledSchema(schema=schema, check=_checker(path, schema), version=hashlib.sha256(source).hexdigest()[:12])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """What a schema says of one place in an answer. `schema` None: nothing.
+
+    `closed`: and no answer can have it. `required`: every answer has it.
+    """
+
+    schema: dict[str, Any] | None
+    closed: bool = False
+    required: bool = True
+
+
+def members(schema: dict[str, Any], steps: list[str]) -> Member:
+    """Return what the schema says of the place that a path leads to, through properties and local references.
+
+    What only `anyOf`, `allOf` and their like say is not looked at: then nothing is said, and nothing closed.
+    """
+    node, required = _resolved(schema, schema), True
+    for step in steps:
+        names = node.get("properties")
+        if not isinstance(names, dict) or step not in names:
+            return Member(schema=None, closed=node.get("additionalProperties") is False and not _COMPOSED & node.keys())
+        required = required and step in node.get("required", ())
+        node = _resolved(names[step], schema)
+    return Member(schema=node, required=required)
+
+
+_COMPOSED = frozenset({"$ref", "anyOf", "oneOf", "allOf", "if", "patternProperties", "dependentSchemas"})
+
+
+def _resolved(node: Any, root: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema that a node is or, by `#/...`, refers to; an empty one when that cannot be told."""
+    seen: list[str] = []
+    while isinstance(node, dict) and isinstance(way := node.get("$ref"), str) and way.startswith("#/"):
+        if way in seen:
+            return {}
+        seen.append(way)
+        node = root
+        for step in way[2:].split("/"):
+            node = node.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else {}
+
+
 def _checker(path: Path, schema: dict[str, Any]) -> Callable[[Any], str | None]:
     try:
         validator = jsonschema_rs.validator_for(

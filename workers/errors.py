@@ -123,6 +123,8 @@ class Unavailable(NoAnswer):
     """The endpoint did not answer as a working endpoint does."""
 
     stage, reason, retryable, blames_endpoint = "call", "unavailable", True, True
+    unretried: int = 0
+    """So many calls failed, and it would be tried again but for the retry budget: the record is not to blame."""
 
 
 class TimedOut(Unavailable):
@@ -159,6 +161,12 @@ class AnswerTooLarge(Unavailable):
     """The response body exceeds `max_response_bytes`; the connection was closed."""
 
     reason = "response_too_large"
+
+
+class MixedUp(Unavailable):
+    """The answer to another request, as its id says: a proxy confuses them. What it holds is never looked at."""
+
+    reason = "mixed_up"
 
 
 class Busy(Unavailable):
@@ -208,6 +216,12 @@ class DeadlineOver(NoAnswer):
     """The record's `deadline_s` ended between two attempts."""
 
     stage, reason = "call", "deadline"
+
+
+class BudgetSpent(NoAnswer):
+    """Not asked: the task's budget for today is spent, and this model would cost some of it."""
+
+    stage, reason = "call", "budget"
 
 
 class Declined(NoAnswer):

@@ -55,6 +55,12 @@ COMMIT_GAP = _gauge(
 OLDEST_UNFINISHED_S = _gauge(
     "penstock_oldest_unfinished_seconds", "Age, by Kafka timestamp, of the oldest record in flight", "task"
 )
+RETRY_LAG = _gauge(
+    "penstock_retry_lag_records", "Deferred records that wait in the retry topics: this replica's partitions", "task"
+)
+RETRY_OVERDUE_S = _gauge(
+    "penstock_retry_overdue_seconds", "For how long the oldest deferred record in flight has been due", "task"
+)
 ASSIGNED_PARTITIONS = _gauge("penstock_assigned_partitions", "Partitions this replica owns", "topic")
 
 # ---- inside the worker: how full are its queues?
@@ -89,8 +95,14 @@ CALL_S = _histogram(
 CALLS_RUNNING = _gauge("penstock_model_calls_running", "Calls running now", "model", "endpoint")
 SLOTS = _gauge("penstock_model_slots", "Calls that may run at once now; 429 and 503 lower it", "model", "endpoint")
 RETRIES = _counter("penstock_model_retries_total", "Attempts after the first", "model", "reason")
+RETRIES_REFUSED = _counter(
+    "penstock_model_retries_refused_total", "Further attempts that the retry budget did not allow", "model"
+)
 CALLS_SHARED = _counter(
     "penstock_model_calls_shared_total", "Answers taken from a running call of another record", "model"
+)
+BATCH_RECORDS = _histogram(
+    "penstock_llm_batch_records", "Records in one call of a model with `batch`", (1, 2, 4, 8, 16, 32, 64, 128), "model"
 )
 CACHE_LOOKUPS = _counter(
     "penstock_answer_cache_lookups_total",
@@ -98,14 +110,23 @@ CACHE_LOOKUPS = _counter(
     "model",
     "result",
 )
+COST_USD = _counter(
+    "penstock_llm_cost_usd_total", "What answered calls cost, by the prices of the configuration", "task", "model"
+)
+BUDGET_SPENT_RATIO = _gauge(
+    "penstock_budget_spent_ratio", "Used today of this replica's share of a budget; 1 is spent", "task", "kind"
+)
 TOKENS = _counter("penstock_model_tokens_total", "Tokens as the server counts them", "model", "direction")
 BREAKER_STATE = _gauge("penstock_breaker_state", "0 closed, 1 half-open, 2 open", "model", "endpoint")
 BREAKER_OPENED = _counter("penstock_breaker_opened_total", "Times it opened", "model", "endpoint", "reason")
 ANSWERS_SALVAGED = _counter(
     "penstock_answers_salvaged_total",
-    "Answers that needed repair, by rung: fenced, embedded, larger_budget, asked_again",
+    "Answers that needed repair, by rung: fenced, embedded, thought, larger_budget, asked_again",
     "task",
     "rung",
+)
+INPUTS_CUT = _counter(
+    "penstock_inputs_cut_total", "Texts cut for a prompt because they were over their budget", "task", "keep"
 )
 ASKED_AGAIN = _counter(
     "penstock_answers_asked_again_total", "Second asks, by what was wrong with the first answer", "task", "reason"

@@ -1,9 +1,9 @@
-"""What became of a record: a closed set. A record ends in exactly one of these."""
+"""What became of a record: a closed set. A record ends in exactly one of these, and only `Deferred` is no end."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from workers.errors import PenstockError
+from workers.errors import NoAnswer, PenstockError
 from workers.records import Reply
 
 
@@ -49,4 +49,17 @@ class Erased:
     """A tombstone: forwarded as a tombstone to enriched and fallback, never to a model."""
 
 
-Outcome = Enriched | Fallback | Rejected | Erased
+@dataclass(slots=True)
+class Deferred:
+    """The model was away: to the task's retry topic, from where the record comes back after `retry_delay_s`.
+
+    `deferrals` counts this one as well. `error` says why the model did not answer, `attempts` how often it was asked
+    in this pass; both are for the ladder, should the retry topic not take the record.
+    """
+
+    error: NoAnswer
+    deferrals: int
+    attempts: int = 0
+
+
+Outcome = Enriched | Fallback | Rejected | Erased | Deferred

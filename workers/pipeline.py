@@ -1,6 +1,9 @@
 """THE MAIN PATH: what happens to a record, `decide` and then `finish`. Start reading here; `stages/` has the steps."""
 
+import asyncio
+
 from workers import metrics
+from workers.clock import monotonic_s
 from workers.errors import (
     BadAnswer,
     DeadlineOver,
@@ -10,26 +13,30 @@ from workers.errors import (
     Paused,
     Reject,
     Stale,
+    Unavailable,
     Unwritable,
 )
 from workers.ladder import descend
 from workers.ladder.skip import Skip
 from workers.llm.cache import keep_answer
-from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
+from workers.outcome import Deferred, Enriched, Erased, Fallback, Outcome, Rejected
 from workers.ports import Permit, Sink
 from workers.records import Passage, Prompt, Record, Request
 from workers.second_ask import second_ask
 from workers.stages.s1_decode import decode
 from workers.stages.s2_prompt import build
-from workers.stages.s3_call import call
+from workers.stages.s3_call import call, holds, may_defer
 from workers.stages.s4_parse import parse
 from workers.stages.s5_route import route
 from workers.stages.s6_ack import ack
 from workers.task import Task
 
+ROUND_S = 1.0
+"""Under `hold`, between two rounds of asking all models of a task: as long as a breaker waits for its next trial."""
+
 
 async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
-    """Return what becomes of a record: the model's answer, a lower rung's, or a reject.
+    """Return what becomes of a record: the model's answer, a later try, a lower rung's answer, or a reject.
 
     Raises:
         MemoryError: no record's fault; the process has to end, and the record stays for its next owner.
@@ -44,6 +51,8 @@ async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
             task = task.for_value(request.value) if task.routes else task
             return await by_model(build(request, task), task, passage)
         except NoAnswer as error:
+            if may_defer(error, task, passage):
+                return Deferred(error, passage.deferrals + 1, passage.attempts)
             return descend(task.ladder, request, error, attempts=passage.attempts)
     except MemoryError:
         raise
@@ -58,23 +67,34 @@ def unasked(request: Request, task: Task) -> Fallback | None:
 
 
 async def by_model(prompt: Prompt, task: Task, passage: Passage) -> Enriched:
-    """Return the answer of the first of the task's models that has one.
+    """Return the answer of the first of the task's models that has one. Under `hold` all are asked until one has.
 
     Raises:
         NoAnswer: of the last that was asked; `Stale` and `DeadlineOver` leave no time for another.
     """
+    first, began_s = task, monotonic_s()
     passed_by: list[tuple[str, str]] = []
+    cut, all_away = prompt.cut, True
     while True:
         try:
             enriched = await answer(prompt, task, passage)
         except NoAnswer as error:
-            if task.next_model is None or isinstance(error, Stale | DeadlineOver):
+            all_away = all_away and isinstance(error, Unavailable)
+            if isinstance(error, Stale | DeadlineOver):
                 raise
-            passed_by.append((task.model.name, error.reason))
-            task = task.next_model
+            if task.next_model is not None:
+                passed_by.append((task.model.name, error.reason))
+                task = task.next_model
+            elif passed_by and all_away and isinstance(error, Unavailable) and holds(error, first, began_s):
+                await asyncio.sleep(ROUND_S)
+                passage.restart()
+                task, began_s, passed_by = first, monotonic_s(), []
+            else:
+                raise
             prompt = task.frame.around(prompt.text)
         else:
             enriched.reply.passed_by = tuple(passed_by)
+            enriched.reply.cut = cut
             return enriched
 
 
@@ -129,7 +149,7 @@ async def finish(permit: Permit, outcome: Outcome, task: Task, sink: Sink) -> Ou
         except Exception as exc:  # noqa: BLE001 - the record boundary goes on to the ack
             outcome = next_best(permit.record, outcome, as_reject(exc), task)
         else:
-            if written and not isinstance(outcome, Rejected):
+            if written and not isinstance(outcome, Rejected | Deferred):
                 task.guard.succeeded()
             return outcome if written else None
 
@@ -139,6 +159,8 @@ def next_best(record: Record, outcome: Outcome, error: Reject, task: Task) -> Ou
     copy_failed = isinstance(error, NotWritten) and error.topic == task.outputs[record.topic].review
     if copy_failed and isinstance(outcome, Fallback):
         return descend(task.ladder, decode(record, task), outcome.error, outcome.rung + 1, outcome.attempts)
+    if isinstance(outcome, Deferred) and isinstance(error, NotWritten):  # nor can it wait, so that is its last try
+        return descend(task.ladder, decode(record, task), outcome.error, attempts=outcome.attempts)
     if not isinstance(outcome, Rejected):
         return Rejected(error)
     if not outcome.stub:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import orjson
-
 from workers.errors import PenstockError
-from workers.records import Outgoing, Passage, Prompt, Record, Reply, Request
+from workers.records import Frame, Outgoing, Passage, Prompt, Record, Reply, Request
+
+__all__ = ["DECLINED", "Ask", "Frame", "Model", "Permit", "Rung", "Sink"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +23,6 @@ class Ask:
     schema: dict[str, Any] | None
     max_tokens: int
     temperature: float
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A request body with a hole for the user's text: everything else is encoded once."""
-
-    head: bytes
-    tail: bytes
-
-    def around(self, text: str) -> Prompt:
-        """Return the body with the user's text in its hole."""
-        return Prompt(b"%b%b%b" % (self.head, orjson.dumps(text), self.tail), text)
 
 
 class Model(Protocol):

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
+from workers.errors import BadAnswer
+
 OLDEST_TIMESTAMP_MS = 946_684_800_000
 """2000-01-01, before Kafka: an older one is a broken clock, and says nothing of a record's age."""
 
@@ -37,21 +41,69 @@ class Request:
     value: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A request body with a hole for the user's text: everything else is encoded once.
+
+    `lead` goes before the text into the same JSON string, for a server that takes no system text of its own.
+    """
+
+    head: bytes
+    tail: bytes
+    lead: str = ""
+
+    def around(self, text: str) -> "Prompt":
+        """Return the body with the user's text in its hole."""
+        return Prompt(b"%b%b%b" % (self.head, orjson.dumps(self.lead + text), self.tail), text, self)
+
+    def around_all(self, texts: Sequence[str]) -> "Prompt":
+        """Return the body with an array in its hole, one prompt for each of several records."""
+        hole = orjson.dumps([self.lead + text for text in texts])
+        return Prompt(b"%b%b%b" % (self.head, hole, self.tail), records=len(texts))
+
+
+@dataclass(slots=True)
+class Cut:
+    """A part of the record that was over its budget (`inputs`), and what was kept of it, the marks in it included.
+
+    `counted`: how the tokens were: `estimate` or `tokenizer`.
+    """
+
+    field: str
+    keep: str
+    kept_tokens: int
+    kept_chars: int
+    of_chars: int
+    counted: str
+
+
 @dataclass(slots=True)
 class Prompt:
-    """One HTTP body, ready to be sent to the task's model, and the user's text in it, for a second ask."""
+    """One HTTP body, ready to be sent to the task's model.
+
+    `text` is the user's text in it, and `frame` what is around that: for a second ask, and for a batch. `records`: for
+    how many records it asks, each with a prompt of its own. `cut`: what of the record is not in it.
+    """
 
     body: bytes
     text: str = ""
+    frame: Frame | None = None
+    records: int = 1
+    cut: tuple[Cut, ...] = ()
 
 
 @dataclass(slots=True)
 class Reply:
     """What the model said, unchecked. `model` is what the server says it ran, `endpoint` the URL without userinfo.
 
-    `repairs`: what it took to get an enrichment out of it (`fenced`, `embedded`, `larger_budget`, `asked_again`).
+    `repairs`: what it took to get an enrichment out of it (`fenced`, `embedded`, `thought`, `larger_budget`,
+    `asked_again`).
     `passed_by`: the models of the task's ladder that should have answered before this one, and why they did not.
     `shared`: another record's call; `cached`: an answer kept from before. Their tokens are 0: sums are what was spent.
+    `members`, of a prompt for several records: what each of them got, by position; the rest is of the whole call.
+    `batch`: for how many records the call was that brought this answer, 0 for a call of its own.
+    `cost_usd`: of all calls made for the record, None when the model that answered has no price.
+    `cut`: what of the record the model did not see.
     """
 
     text: str
@@ -66,6 +118,10 @@ class Reply:
     passed_by: tuple[tuple[str, str], ...] = ()
     shared: bool = False
     cached: bool = False
+    members: "tuple[Reply | BadAnswer, ...]" = ()
+    batch: int = 0
+    cost_usd: float | None = None
+    cut: tuple[Cut, ...] = ()
 
 
 @dataclass(slots=True)
@@ -90,7 +146,9 @@ class Passage:
     `ends_at_s` (monotonic) is set when the record first holds a model slot; waiting before that does not count.
     `stale_at_s` (monotonic) comes from `max_age_s` and does include all waiting. A revoke or a drain cancels a record
     that is not `busy` at once, and lets a busy one finish for a bounded time. `written` are the topics that have
-    confirmed a part of its outcome: a part is not written again while the rest can be written nowhere.
+    confirmed a part of its outcome: a part is not written again while the rest can be written nowhere. `cost_usd` is
+    what its answered calls cost, as far as their models have prices. `deferrals`: how often the record has been in the
+    retry topic. `unretried`: so many calls failed before the retry budget said no; the next one has to be paid for.
     """
 
     deadline_s: float
@@ -99,15 +157,27 @@ class Passage:
     attempts: int = 0
     busy: bool = False
     written: tuple[str, ...] = ()
+    cost_usd: float = 0.0
+    deferrals: int = 0
+    unretried: int = 0
 
     def begin(self, now_s: float) -> None:
         """Start the deadline, once."""
         if self.ends_at_s is None:
             self.ends_at_s = now_s + self.deadline_s
 
-    def restart(self) -> None:
+    def occupy(self) -> None:
+        """Say that a call begins: from now on it is let finish."""
+        self.busy = True
+
+    def free(self) -> None:
+        """Say that no call runs any more."""
+        self.busy = False
+
+    def restart(self, unretried: int = 0) -> None:
         """Forget the deadline: time spent under hold does not count."""
         self.ends_at_s = None
+        self.unretried = unretried
 
     def left_s(self, now_s: float) -> float:
         """Seconds until the deadline, the whole of it while the record has held no slot."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-Rung = Literal["fenced", "embedded"]
+Rung = Literal["fenced", "embedded", "thought"]
 
 MAX_CANDIDATES = 8
 """Different texts tried per answer: with more of them, nobody could say which one is the answer."""
@@ -65,6 +65,18 @@ def _after_thinking(text: str) -> str:
     said = text[max(text.rfind(mark) + len(mark) if mark in text else 0 for mark in _THOUGHT_ENDS) :]
     before, _, _ = said.partition("{")
     return "" if any(mark in before for mark in _THOUGHT_BEGINS) else said
+
+
+def without_thought(text: str) -> str | None:
+    """Return a text answer without the `<think>...</think>` that it begins with; None when that thought never ends.
+
+    Marks of thinking anywhere else belong to the text.
+    """
+    said = text.lstrip()
+    if not said.startswith(_THOUGHT_BEGINS[0]):
+        return text
+    _, end, rest = said.partition(_THOUGHT_ENDS[0])
+    return rest.strip() if end else None
 
 
 def _first_of_list(text: str, start: int) -> bool:

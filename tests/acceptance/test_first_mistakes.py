@@ -58,6 +58,7 @@ def configured(folder: Path, servers: str, url: str = NO_MODEL, *, topic: str = 
 # ------------------------------------------------------------------ in the configuration: 78 before anything is started
 
 OPENAI = "most gateways speak `openai` as well"
+DIALECTS = "'openai', 'vllm', 'llamacpp', 'tgi', 'ollama', 'completions' or 'custom'"
 
 # What is replaced in the sound configuration, by what, and the sentence that must follow `file(line,col) `.
 IN_THE_FILE = {
@@ -75,7 +76,7 @@ IN_THE_FILE = {
     "dialect": (
         "    model: tiny",
         "    model: tiny\n    dialect: «mistral",
-        f"`models.small.dialect` must be one of 'openai', 'vllm', 'llamacpp', 'tgi' or 'ollama'; {OPENAI}",
+        f"`models.small.dialect` must be one of {DIALECTS}; {OPENAI}",
     ),
     "model's name in the task": (
         "    model: small",

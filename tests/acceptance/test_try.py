@@ -83,6 +83,12 @@ def test_mistakes_on_the_command_line(config: Path) -> None:
     done = penstock("try", config, "--record", "-", "--task", "triage", stdin=TICKET)
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"known here: ticket_triage" in done.stderr
+    done = penstock("try", config, "--record", "-", "--model", "big", stdin=TICKET)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"known here: small" in done.stderr
+    done = penstock("try", config, "--record", "-", "--endpoint", "7", stdin=TICKET)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"no endpoint" in done.stderr
     done = penstock("try", config, "--record", "nowhere.json")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"No such file" in done.stderr

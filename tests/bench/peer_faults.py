@@ -23,8 +23,9 @@ import orjson
 from aiokafka.errors import KafkaError
 
 from tests.bench.kills import KEYS, LATENCY, PARTITIONS, SLOTS, machine, owned
+from tests.bench.peers.building import CannotBuildError
 from tests.bench.peers.judged import judged
-from tests.bench.peers.programs import PEERS, CannotBuildError
+from tests.bench.peers.programs import PEERS
 from tests.bench.peers.runs import RECORDS, RUNS
 from tests.bench.peers.stage import PeerStage
 from tests.support.commit_sampler import sampling

@@ -1,7 +1,8 @@
-"""A cheap OpenAI-compatible endpoint for benchmarks: `python -m tests.bench.stub PORT LATENCY_S [SLOW_S SLOW_SHARE]`.
+"""A cheap OpenAI-compatible endpoint: `python -m tests.bench.stub PORT LATENCY_S [SLOW_S SLOW_SHARE [KIB_S]]`.
 
 One asyncio.Protocol, no HTTP library: it must never be what is measured. `GET /stats` gives its counts as JSON. It
-answers every request with the same completion and stops by itself after ten minutes.
+answers every request with the same completion and stops by itself after ten minutes. KIB_S: more latency per KiB of a
+request.
 """
 
 import asyncio
@@ -48,6 +49,7 @@ class Endpoint(asyncio.Protocol):
     latency_s = 0.0
     slow_s = 0.0
     slow_share = 0.0
+    kib_s = 0.0
 
     def __init__(self) -> None:
         self.buffer = b""
@@ -73,12 +75,13 @@ class Endpoint(asyncio.Protocol):
                     _response(orjson.dumps({name: getattr(Counts, name) for name in vars(Counts) if name[0] != "_"}))
                 )
             else:
-                self.answer()
+                self.answer(length)
 
-    def answer(self) -> None:
+    def answer(self, length_bytes: int) -> None:
         """Answer now, or when the latency has passed."""
         Counts.requests += 1
         wait_s = self.slow_s if self.slow_share and random.random() < self.slow_share else self.latency_s
+        wait_s += self.kib_s * length_bytes / 1024
         if not wait_s:
             self.write(COMPLETED)
             return
@@ -97,8 +100,9 @@ class Endpoint(asyncio.Protocol):
             self.transport.write(answer)
 
 
-async def main(port: int, latency_s: float, slow_s: float = 0.0, slow_share: float = 0.0) -> None:
+async def main(port: int, latency_s: float, slow_s: float = 0.0, slow_share: float = 0.0, kib_s: float = 0.0) -> None:
     """Serve until the lifetime ends."""
+    Endpoint.kib_s = kib_s
     Endpoint.latency_s, Endpoint.slow_s, Endpoint.slow_share = latency_s, slow_s, slow_share
     server = await asyncio.get_running_loop().create_server(Endpoint, "127.0.0.1", port, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)

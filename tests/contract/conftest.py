@@ -13,8 +13,9 @@ from workers.llm import Client
 
 
 @pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Closes what a test opened, the last first."""
+async def stack(http_client: str) -> AsyncIterator[AsyncExitStack]:
+    """Closes what a test opened, the last first; with each HTTP client in turn."""
+    del http_client
     async with AsyncExitStack() as stack:
         yield stack
 

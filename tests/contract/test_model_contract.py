@@ -1,9 +1,9 @@
-"""One suite that the scripted model and the real client pass: what stages and pipeline may rely on."""
+"""One suite that the scripted model, the real client and what stands before it pass: what stages may rely on."""
 
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Protocol
 
@@ -26,8 +26,13 @@ from workers.errors import (
     Overloaded,
     ServerFault,
 )
+from workers.llm.batches import Batches
+from workers.llm.cache import Cached
+from workers.llm.flights import SingleFlight
 from workers.ports import Model
 from workers.records import Prompt
+from workers.settings.batch import BatchSettings
+from workers.settings.model import CacheSettings
 
 Outcome = str | type[NoAnswer]
 
@@ -76,12 +81,23 @@ class Scripted:
         return self.model.gate
 
 
+BEFORE: dict[str, Callable[[Model], Model]] = {
+    "real": lambda client: client,
+    "flights": SingleFlight,
+    "cached": lambda client: Cached(client, CacheSettings()),
+    "batches": lambda client: Batches(client, BatchSettings(linger_s=0.01)),
+    "all": lambda client: Cached(SingleFlight(Batches(client, BatchSettings(linger_s=0.01))), CacheSettings()),
+}
+"""What stands before the client. A record that comes alone is to notice nothing of it, so every case applies."""
+
+
 class Real:
     """The client, before a server that answers so that the client arrives at the outcome."""
 
-    def __init__(self, server: FaultServer) -> None:
+    def __init__(self, server: FaultServer, before: Callable[[Model], Model]) -> None:
         self.server = server
-        self.model = client_for(server.url, max_attempts=ATTEMPTS, timeout_s=5.0, breaker={"connect_failures": 99})
+        self.client = client_for(server.url, max_attempts=ATTEMPTS, timeout_s=5.0, breaker={"connect_failures": 99})
+        self.model = before(self.client)
 
     def will(self, *outcomes: Outcome) -> None:
         """Put answers into the server's script."""
@@ -96,23 +112,23 @@ class Real:
         return gate
 
 
-@pytest.fixture(params=["scripted", "real"])
-async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    """Both of them."""
+@pytest.fixture(params=["scripted", *BEFORE])
+async def subject(request: pytest.FixtureRequest, http_client: str) -> AsyncIterator[Subject]:
+    """Each of them, the real ones with each HTTP client."""
+    del http_client
     if request.param == "scripted":
         yield Scripted()
         return
     async with AsyncExitStack() as stack:
-        real = Real(await stack.enter_async_context(FaultServer()))
-        await real.model.start()
-        stack.push_async_callback(real.model.close)
+        real = Real(await stack.enter_async_context(FaultServer()), BEFORE[request.param])
+        await real.client.start()
+        stack.push_async_callback(real.client.close)
         yield real
 
 
 def prompt(model: Model, text: str = "a ticket") -> Prompt:
     """Return a prompt as stage 2 builds it: the frame's hole takes a JSON string."""
-    frame = model.frame(ASK)
-    return Prompt(frame.head + json.dumps(text).encode() + frame.tail)
+    return model.frame(ASK).around(text)
 
 
 async def test_a_frame_and_a_json_string_make_json(subject: Subject) -> None:

@@ -154,10 +154,12 @@ async def test_e3_the_retry_meets_no_other_stale_connection(serve: Serve, start:
 @pytest.mark.fault("E3")
 async def test_e3_the_second_close_is_a_failure(serve: Serve, start: Start) -> None:
     """A server that closes the new connection too has lost it."""
-    server = await serve(default=http.close())
+    server = await serve(http.answer(), default=http.close())
+    client = await start(server.url)
+    await ask(client)
     with pytest.raises(ConnectionLost):
-        await ask(await start(server.url))
-    assert len(server.requests) == 2
+        await ask(client)
+    assert [seen.connection for seen in server.requests] == [1, 1, 2]
 
 
 async def test_connections_are_kept(serve: Serve, start: Start) -> None:
@@ -376,7 +378,7 @@ async def test_a_pause_only_where_nobody_else_can_be_asked(start: Start) -> None
     """The next attempt waits when it goes to the same endpoint, and begins at once when there is another."""
     alone, both = await start(refused_url(), max_attempts=3), await start(refused_url(), refused_url(), max_attempts=3)
     for client, pauses in ((alone, True), (both, False)):
-        course = _Course(prompt_for(client.frame(ASK)), passage(), 0.0, avoid=client._endpoints[0])
+        course = _Course(prompt_for(client.frame(ASK)), passage(), 0.0, failed=frozenset(client._endpoints[:1]))
         assert (client._pause_s(course, ServerFault("500")) > 0) is pauses
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import fault_server as http
 from tests.support.fault_server import FaultServer
-from tests.support.llm_settings import Serve, Start, model_settings
+from tests.support.llm_settings import Serve, Start, model_settings, until
 from tests.support.settings_files import SOUND, write_sound
 from tests.support.wire import make_record
 from workers.llm import Client
@@ -50,11 +50,21 @@ class Ladder:
 
 
 async def ladder(
-    serve: Serve, start: Start, folder: Path, first: list[http.Step], routes: Sequence[Any] = (), **answer: Any
+    serve: Serve,
+    start: Start,
+    folder: Path,
+    first: list[http.Step],
+    *,
+    routes: Sequence[Any] = (),
+    when_unavailable: str = "fallback",
+    reset_timeout_s: float = 60.0,
+    **answer: Any,
 ) -> Ladder:
     """Start both: the first follows the script, and after it as its last step; the second answers."""
     servers = [await serve(*first, default=first[-1]), await serve(default=GOOD)]
-    clients = [await start(server.url, breaker={"min_calls": 1, "reset_timeout_s": 60}) for server in servers]
+    clients = [
+        await start(server.url, breaker={"min_calls": 1, "reset_timeout_s": reset_timeout_s}) for server in servers
+    ]
     text = SOUND.replace("http://localhost:8000", servers[0].url)
     text = text.replace("    ladder:\n", "    ladder:\n      - model: large\n")
     text = text.replace("tasks:\n", f"  large: {{model: huge, url: '{servers[1].url}', max_tokens: 77}}\ntasks:\n")
@@ -65,7 +75,11 @@ async def ladder(
     task = compile_task(
         "triage",
         task_settings.model_copy(
-            update={"answer": changed, "routes": [RouteSettings.model_validate(route) for route in routes]}
+            update={
+                "answer": changed,
+                "routes": [RouteSettings.model_validate(route) for route in routes],
+                "when_unavailable": when_unavailable,
+            }
         ),
         clients[0],
         model_settings(servers[0].url),
@@ -183,3 +197,31 @@ async def test_below_a_route_come_the_models_of_the_ladder_each_once(
     assert outcome.error.reason == "answer_refused"
     assert both.asked() == [0, 1]
     assert [model.name for model in both.task.models()] == [client.name for client in both.clients]
+
+
+@pytest.mark.parametrize("back", [0, 1], ids=["the first", "the second"])
+async def test_under_hold_whichever_model_comes_back_first_answers(
+    serve: Serve, start: Start, tmp_path: Path, back: int
+) -> None:
+    """With both away a record waits, asks again from the first one, and is not stuck in the line of the last."""
+    both = await ladder(serve, start, tmp_path, [FAILED], when_unavailable="hold", reset_timeout_s=0.1)
+    for server in both.servers:
+        server.default = http.status(500)
+    waiting = asyncio.create_task(both.answer())
+    await until(lambda: 0 not in both.asked())
+    both.servers[back].default = GOOD
+    async with asyncio.timeout(20):
+        outcome = await waiting
+    assert isinstance(outcome, Enriched), outcome
+    assert outcome.reply.endpoint == both.servers[back].url
+    assert len(outcome.reply.passed_by) == back
+
+
+async def test_under_hold_a_bad_answer_still_goes_down_the_ladder(serve: Serve, start: Start, tmp_path: Path) -> None:
+    """Only while all were away: a first model that answers badly would be paid for again and again."""
+    both = await ladder(serve, start, tmp_path, [http.answer(None, refusal="I cannot.")], when_unavailable="hold")
+    both.servers[1].default = http.status(500)
+    async with asyncio.timeout(20):
+        outcomes = [await both.answer(), await both.answer()]  # the second meets an open breaker
+    assert [type(outcome) for outcome in outcomes] == [Fallback, Fallback]
+    assert both.asked()[0] == 2

@@ -84,7 +84,7 @@ def test_no_setting_turns_the_checks_off(authority: Path) -> None:
     assert [name for name in names if re.search("verif|insecure|ssl|tls|cert|host|trust|check|proxy", name)] == []
     for ca_file in (None, str(authority)):
         settings = ModelSettings.model_validate({"model": "tiny", "url": "https://llm", "ca_file": ca_file})
-        context = transport.Transport(settings)._tls()
+        context = transport.tls_of(settings)
         if isinstance(context, ssl.SSLContext):
             assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
             assert context.minimum_version >= ssl.TLSVersion.TLSv1_2

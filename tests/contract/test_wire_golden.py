@@ -38,7 +38,7 @@ def test_every_golden_file_is_checked() -> None:
 def test_readme_shows_the_golden_files() -> None:
     """Every example in topics/README.md is a golden file, word for word, and every topic has one there."""
     shown = dict(re.findall(r"^```text ([a-z-]+)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL))
-    assert {"enriched-wrap", "fallback-wrap-rules", "review", "dlq", "dlq-stub"} <= set(shown)
+    assert {"enriched-wrap", "fallback-wrap-rules", "review", "dlq", "dlq-stub", "retry"} <= set(shown)
     for name, text in shown.items():
         assert text == (GOLDEN / f"{name}.txt").read_text(), name
 

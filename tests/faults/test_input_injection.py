@@ -124,10 +124,11 @@ async def passed(ticket: dict[str, Any], task: Task) -> list[Outgoing]:
 
 
 def frame_of(seen: Seen) -> tuple[str, dict[str, str], dict[str, Any]]:
-    """Return path, headers and body of a request, without the user's text and its length."""
+    """Return path, headers and body of a request, without the user's text, its length and the number of the call."""
     body = orjson.loads(seen.body)
     user_text(body)
-    return seen.path, {name: value for name, value in seen.headers.items() if name.lower() != "content-length"}, body
+    own = ("content-length", "x-request-id")
+    return seen.path, {name: value for name, value in seen.headers.items() if name.lower() not in own}, body
 
 
 @pytest.mark.fault("D10", "D12")

@@ -12,7 +12,7 @@ from random import Random
 
 from tests.fuzz.mutation import mutated
 
-NAMES = ("decode", "parse", "configuration", "commit_metadata")
+NAMES = ("decode", "parse", "configuration", "commit_metadata", "http_answer")
 CORPUS = Path(__file__).parent / "corpus"
 
 OneInput = Callable[[bytes], None]

@@ -14,9 +14,11 @@ LABELS = {
     "reason",
     "outcome",
     "tier",
+    "keep",
     "model",
     "endpoint",
     "direction",
+    "kind",
     "rung",
     "result",
     "cause",
@@ -26,7 +28,7 @@ LABELS = {
     "faust",
 }
 """The closed set: none of them takes a value from a record."""
-UNITS = ("_seconds", "_bytes", "_records", "_partitions", "_batches")
+UNITS = ("_seconds", "_bytes", "_records", "_partitions", "_batches", "_ratio")
 WITHOUT_UNIT = frozenset(
     {
         "penstock_task_held",
@@ -73,7 +75,7 @@ def test_names_say_whose_and_in_what_unit(series: metrics.Series) -> None:
     assert re.fullmatch(r"penstock(_[a-z]+)+", series.name)
     assert series.name.endswith("_total") == (series.kind == "counter")
     if series.kind == "histogram":
-        assert series.name.endswith("_seconds")
+        assert series.name.endswith(("_seconds", "_records"))
     if series.kind == "gauge":
         assert series.name.endswith(UNITS) != (series.name in WITHOUT_UNIT)
 

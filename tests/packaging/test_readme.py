@@ -1,4 +1,4 @@
-"""What the README says is what there is: its configuration lints, its commands, files and metrics exist."""
+"""What README and docs say is what there is: their configurations lint, their commands, files and metrics exist."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ from workers.cli import VERBS
 
 ROOT = Path(__file__).parents[2]
 PENSTOCK = Path(sys.executable).with_name("penstock")
-PAGES = (ROOT / "README.md", ROOT / "workers" / "README.md", ROOT / "topics" / "README.md")
+PAGES = tuple(ROOT / page for page in ("README.md", "workers/README.md", "topics/README.md", "docs/models.md"))
 README = PAGES[0].read_text()
 
 
@@ -29,7 +29,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def task_samples() -> list[str]:
     """Return the minimal configuration, alone and with what each later sample says laid over it."""
-    minimal, *more = blocks(README, "yaml")
+    minimal, *more = [*blocks(README, "yaml"), *blocks((ROOT / "docs" / "models.md").read_text(), "yaml")]
     return [minimal, *(yaml.safe_dump(laid_over(yaml.safe_load(minimal), yaml.safe_load(sample))) for sample in more)]
 
 
@@ -76,10 +76,14 @@ def test_the_make_commands_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
-def test_every_linked_file_exists(page: Path) -> None:
-    """No link of a page leads nowhere."""
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """A linked file exists, and has the heading that the link names."""
+    for target, heading in re.findall(r"\]\(([^)#:]+)(?:#([^)]+))?\)", page.read_text()):
+        linked = page.parent / target
+        assert linked.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            assert heading in {one.lower().replace(" ", "-") for one in headings}, f"{target}#{heading}"
 
 
 def test_the_map_names_every_room() -> None:

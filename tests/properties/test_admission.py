@@ -76,16 +76,19 @@ class Admissions(RuleBasedStateMachine):
         begun=st.booleans(),
         last=st.booleans(),
         stale=st.booleans(),
-        avoid=st.integers(0, 2),
+        failed=st.sets(st.integers(0, 2), max_size=3),
     )
-    def arrive(self, *, wait_s: float, begun: bool, last: bool, stale: bool, avoid: int) -> None:
+    def arrive(self, *, wait_s: float, begun: bool, last: bool, stale: bool, failed: set[int]) -> None:
         """Somebody asks for a slot."""
         passage = Passage(5.0, stale_at_s=self.now_s + 3.0 if stale else None)
         if begun:
             passage.begin(self.now_s)
-        avoided = self.endpoints[avoid] if begun and avoid < len(self.endpoints) else None
+        avoided = [self.endpoints[n] for n in failed if begun and n < len(self.endpoints)]
+        works = [one for one in self.endpoints if one not in avoided and one.breaker.closed]
+        works = [one for one in works if self.now_s >= one.cool_until_s]
         grant = self.line.take(avoided, self.now_s)
         if grant is not None:
+            assert not works or grant.endpoint not in avoided
             self.held.append(grant)
             return
         waiter = Waiter(self.loop.create_future(), passage, wait_s, self.now_s, avoided, last)
@@ -159,13 +162,17 @@ class Admissions(RuleBasedStateMachine):
         """While somebody waits no endpoint admits; when all are broken only those stay that may."""
         if not hasattr(self, "line") or not len(self.line):
             return
-        assert not any(endpoint.admits(self.now_s) for endpoint in self.endpoints)
+        admit = {endpoint for endpoint in self.endpoints if endpoint.admits(self.now_s)}
+        for waiter in self.line:
+            barred = waiter.failed if self.line.another_works(waiter.failed, self.now_s) else ()
+            assert not admit - set(barred)
         broken = not any(endpoint.breaker.closed for endpoint in self.endpoints)
         for waiter in self.line:
             assert waiter in self.waiting
             assert not broken or waiter.wait_s > 0
             assert waiter.passage.ends_at_s is None or waiter.passage.ends_at_s > self.now_s
             assert waiter.passage.stale_at_s is None or waiter.passage.stale_at_s > self.now_s
+        assert self.line.wake_at_s > self.now_s  # a moment that has come would come again and again
         assert self.line.wake_at_s < math.inf or any(endpoint.in_use for endpoint in self.endpoints)
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.json_text import lookup
 from workers.ladder import RuleSet, read_rules
-from workers.ladder.conditions import contains_any, in_, lookup
+from workers.ladder.conditions import contains_any, in_
 from workers.ports import DECLINED
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20)

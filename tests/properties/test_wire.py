@@ -13,8 +13,8 @@ from tests.support.wire import INPUT, PARTITIONS, make_record, make_reply, make_
 from topics import deadletters, enriched, requests
 from topics.headers import MAX_BYTES, MAX_ENTRIES, PREFIX, Header, passed_on
 from topics.shapes import Shape
-from workers.errors import BadAnswer, Internal, MergeRefused, NotJson
-from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
+from workers.errors import BadAnswer, BreakerOpen, Internal, MergeRefused, NotJson
+from workers.outcome import Deferred, Enriched, Erased, Fallback, Outcome, Rejected
 from workers.records import Record
 
 DLQ = f"{INPUT}.ticket_triage.dlq"
@@ -57,6 +57,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     ),
     st.builds(Rejected, st.text().map(NotJson), st.booleans()),
     st.just(Erased()),
+    st.builds(Deferred, st.just(BreakerOpen("open")), st.integers(1, 99)),
 )
 
 
@@ -167,7 +168,7 @@ def test_any_outcome_of_any_record_can_be_produced(record: Record, outcome: Outc
     """Routing never raises for a decoded record, never names a partition that is not there, never invents a key."""
     partitions = PARTITIONS | {INPUT: inputs}
     stub = isinstance(outcome, Rejected) and outcome.stub
-    for outgoing in route_at_now(record, outcome, make_task(), partitions):
+    for outgoing in route_at_now(record, outcome, make_task(order="none", when_unavailable="defer"), partitions):
         assert outgoing.key == record.key
         assert outgoing.partition is None or 0 <= outgoing.partition < partitions[outgoing.topic]
         assert outgoing.timestamp_ms is None or outgoing.timestamp_ms > 0

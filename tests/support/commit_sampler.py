@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from topics.spec import KINDS, Kind, output_names
+from topics.spec import KINDS, KINDS_WITH_RETRY, Kind, output_names
 from workers.audit import Sample
 
 EVERY_S = 0.05
@@ -29,11 +29,11 @@ class CommitSampler:
     nothing new and is not kept, unless it has a label.
     """
 
-    def __init__(self, servers: str, group: str, topic: str, task: str) -> None:
+    def __init__(self, servers: str, group: str, topic: str, task: str, *, defers: bool = False) -> None:
         self._servers = servers
         self._group = group
         self._topic = topic
-        self._outputs = output_names(topic, task)
+        self._outputs = output_names(topic, task, kinds=KINDS_WITH_RETRY if defers else KINDS)
         self._samples: list[Sample] = []
         self.looks = 0
         self._loop = asyncio.new_event_loop()
@@ -146,7 +146,7 @@ class _Eyes:
         self._inputs = [TopicPartition(topic, number) for number in range(counts.get(topic, 0))]
         self._outputs = {
             TopicPartition(outputs[kind], number): (kind, number)
-            for kind in KINDS
+            for kind in outputs
             for number in range(counts.get(outputs[kind], 0))
         }
         if not self._inputs:
@@ -171,9 +171,11 @@ class _Eyes:
 
 
 @contextlib.asynccontextmanager
-async def sampling(servers: str, group: str, topic: str, task: str) -> AsyncIterator[CommitSampler]:
+async def sampling(
+    servers: str, group: str, topic: str, task: str, *, defers: bool = False
+) -> AsyncIterator[CommitSampler]:
     """Sample while the block runs, from before it until after it."""
-    sampler = CommitSampler(servers, group, topic, task)
+    sampler = CommitSampler(servers, group, topic, task, defers=defers)
     sampler.start()
     try:
         assert await sampler.now("begin"), "no broker to sample"

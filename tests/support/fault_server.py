@@ -35,6 +35,7 @@ class Seen:
     body: bytes
     at_s: float
     connection: int
+    method: str = "POST"
 
 
 def completion(text: str | None = "ok", finish_reason: str = "stop", **choice: object) -> dict[str, object]:
@@ -279,8 +280,8 @@ class FaultServer:
 
 async def _read(reader: asyncio.StreamReader, connection: int) -> Seen:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    path = head[0].split(" ")[1]
+    method, path, _ = head[0].split(" ")
     pairs = (line.split(":", 1) for line in head[1:] if line)
     headers = {name.strip().lower(): value.strip() for name, value in pairs}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Seen(path, headers, body, asyncio.get_running_loop().time(), connection)
+    return Seen(path, headers, body, asyncio.get_running_loop().time(), connection, method)

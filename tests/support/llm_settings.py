@@ -29,10 +29,15 @@ Start = Callable[..., Coroutine[Any, Any, Client]]
 """The fixture `start`: starts a client, with one attempt unless told otherwise."""
 
 
+HTTP_CLIENT = "aiohttp"
+"""What clients under test speak HTTP with, unless told otherwise; the fixture `http_client` sets it to each in turn."""
+
+
 def model_settings(*urls: str, slots: int = 4, **changes: Any) -> ModelSettings:
     """Return settings of a model behind these URLs."""
     endpoints = [{"url": url, "max_in_flight": slots} for url in urls]
-    return ModelSettings.model_validate({"model": "tiny", "endpoints": endpoints, "timeout_s": 2.0, **changes})
+    settings = {"model": "tiny", "endpoints": endpoints, "timeout_s": 2.0, "http_client": HTTP_CLIENT}
+    return ModelSettings.model_validate({**settings, **changes})
 
 
 def client_for(*urls: str, slots: int = 4, resolver: AbstractResolver | None = None, **changes: Any) -> Client:

@@ -27,6 +27,7 @@ from workers.task import Task
 
 BOUND_S = 10.0
 TOPIC = "in"
+RETRY_TOPIC = "in.ticket_triage.retry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,10 @@ class LogConsumer:
         """Return where the logs end."""
         return {tp: self.end.get(tp, 0) for tp in tps}
 
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        """Return the partitions that have a log."""
+        return {tp.partition for tp in self.logs if tp.topic == topic}
+
     async def commit(self, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
         """Store offsets and metadata, unless it `refuses`."""
         await asyncio.sleep(0)
@@ -204,8 +209,9 @@ class Rig:
         self.channel_gate = asyncio.Event()
         self.channel_gate.set()
         feed = Feed(self.lane, self.channel.put, self.channel.qsize)
+        retries = dict.fromkeys(self.lane_task.retry_topics(), replace(feed, delay_s=limits.retry_delay_s))
         self.commits = Commits(self.consumer, "cluster")
-        self.intake = MemoryIntake(settings, self.consumer, {TOPIC: feed}, self.commits)
+        self.intake = MemoryIntake(settings, self.consumer, {TOPIC: feed, **retries}, self.commits)
         self._tasks = [asyncio.create_task(self.intake.pump()), asyncio.create_task(self._agent())]
         return self
 
@@ -233,9 +239,10 @@ class Rig:
         """Append records to a partition's log."""
         self.consumer.write(TopicPartition(TOPIC, partition), *(Fetched(offset, key) for offset in offsets))
 
-    async def assign(self, *partitions: int, settle: bool = True) -> None:
-        """Begin a generation with these partitions; wait until it is ready."""
+    async def assign(self, *partitions: int, retry: Iterable[int] = (), settle: bool = True) -> None:
+        """Begin a generation with these partitions, `retry` of the retry topic; wait until it is ready."""
         tps = [TopicPartition(TOPIC, partition) for partition in partitions]
+        tps += [TopicPartition(RETRY_TOPIC, partition) for partition in retry]
         self.consumer.assign(tps)
         await self.intake.on_partitions_assigned(tps)
         if settle:

@@ -52,12 +52,12 @@ class ScriptedModel:
         began_s = monotonic_s()
         passage.begin(began_s)
         passage.attempts += 1
-        passage.busy = True
+        passage.occupy()
         try:
             await self.gate.wait()
             await asyncio.sleep(0)
         finally:
-            passage.busy = False
+            passage.free()
         self._held = str(step) if isinstance(step, Misconfigured) else None
         if isinstance(step, str | Reply | BadAnswer):
             self._last_answer_s = monotonic_s()

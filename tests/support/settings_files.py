@@ -29,7 +29,8 @@ tasks:
 FILES = {
     "system.txt": "Sort it.\n",
     "user.j2": "{{ record.text }}\n",
-    "answer.json": '{"type": "object", "properties": {"label": {"enum": ["spam", "other"]}}, "required": ["label"]}\n',
+    "answer.json": '{"type": "object", "properties": {"label": {"enum": ["spam", "other"]}}, "required": ["label"],'
+    ' "additionalProperties": false}\n',
     "rules.yaml": "rules:\n  - when: {field: text, contains_any: [buy]}\n    then: {label: spam}\n",
 }
 

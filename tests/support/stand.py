@@ -12,7 +12,7 @@ from tests.support.embedded import EmbeddedKafka
 from tests.support.kafka import KafkaBroker
 from tests.support.topics import New, committed, ends, fresh_name, produce, read_all
 from tests.support.verdicts import verdict_of
-from topics.spec import output_names
+from topics.spec import KINDS, KINDS_WITH_RETRY, output_names
 from workers.audit import Verdict
 from workers.demo.processes import SimulatedModel
 from workers.settings.model import Kafka
@@ -46,15 +46,22 @@ class Stand:
         """The broker's address."""
         return self.broker.bootstrap_servers
 
-    async def create(self, *, task: str = TASK, partitions: int = 4, max_bytes: Mapping[str, int] | None = None) -> str:
+    async def create(
+        self,
+        *,
+        task: str = TASK,
+        partitions: int = 4,
+        max_bytes: Mapping[str, int] | None = None,
+        defers: bool = False,
+    ) -> str:
         """Create an input topic and the outputs that a task writes for it; return the input's name.
 
-        `max_bytes` limits outputs by their kind (`max.message.bytes`).
+        `max_bytes` limits outputs by their kind (`max.message.bytes`). `defers`: with a retry topic.
         """
         topic = fresh_name("in")
         await self.broker.create_topics({topic: partitions})
         limits = max_bytes or {}
-        for kind, name in output_names(topic, task).items():
+        for kind, name in output_names(topic, task, kinds=KINDS_WITH_RETRY if defers else KINDS).items():
             configs = {"max.message.bytes": str(limits[kind])} if kind in limits else {}
             await self.broker.create_topics({name: partitions}, configs=configs)
         return topic

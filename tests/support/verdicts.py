@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from tests.support.deployment import FILES
 from topics.shapes import Shape
-from topics.spec import output_names
+from topics.spec import KINDS_WITH_RETRY, output_names
 from workers.answers import compile_schema
 from workers.audit import Rules, Sample, Verdict
 from workers.audit.reading import Place, audit
@@ -34,17 +34,19 @@ async def verdict_of(
     samples: Sequence[Sample] = (),
     settled: bool = False,
     since: Mapping[int, int] | None = None,
+    defers: bool = False,
     rules: Rules | None = None,
     **changes: object,
 ) -> Verdict:
     """Read an input topic and its outputs to their ends and judge.
 
-    `settled`: the group's commit must be at the end of every partition. `since`: where the group began. `changes` are
-    made to the rules of a test: `order="none"`, `shape=Shape(kind="merge")`.
+    `defers`: the task has a retry topic. `settled`: the group's commit must be at the end of every partition. `since`:
+    where the group began. `changes` are made to the rules of a test: `order="none"`, `shape=Shape(kind="merge")`.
     """
     outputs = output_names(topic, task)
-    found = await partition_counts(kafka, [topic, *outputs.values()])
-    place = Place(topic=topic, outputs=outputs, partitions=found, since=since or {})
+    retry = output_names(topic, task, kinds=KINDS_WITH_RETRY)["retry"] if defers else None
+    found = await partition_counts(kafka, [topic, *outputs.values(), *([retry] if retry else [])])
+    place = Place(topic=topic, outputs=outputs, partitions=found, retry=retry, since=since or {})
     verdict = await audit(kafka, place, replace(rules or _rules(), **changes), samples=samples)
     if not settled:
         verdict.uncommitted.clear()

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from topics.spec import output_names
+from topics.spec import KINDS_WITH_RETRY, output_names
 from workers.errors import AnswerOffSchema, NotJson, TimedOut, ValueTooLarge
 from workers.guard import Guard
-from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
+from workers.outcome import Deferred, Enriched, Erased, Fallback, Outcome, Rejected
 from workers.pace import Pace
 from workers.ports import Frame, Model
 from workers.records import Outgoing, Record, Reply
 from workers.settings.model import TaskSettings
 from workers.stages.s5_route import route
-from workers.task import OutputTopics, Task
+from workers.task import Task, outputs_of
 
 GOLDEN = Path(__file__).parent.parent / "contract" / "golden"
 INPUT = "tickets.raw"
@@ -25,7 +25,7 @@ NOW_S = 1_767_225_600.25
 """2026-01-01T00:00:00.250Z"""
 SENT_MS = 1_767_225_599_000
 VALUE = b'{"id": 17, "text": "Printer on fire", "big": 12345678901234567890123}'
-PARTITIONS = {INPUT: 12, **dict.fromkeys(output_names(INPUT, "ticket_triage").values(), 12)}
+PARTITIONS = {INPUT: 12, **dict.fromkeys(output_names(INPUT, "ticket_triage", kinds=KINDS_WITH_RETRY).values(), 12)}
 TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HEADERS: tuple[tuple[str, bytes | None], ...] = (
     ("ce_id", b"a1"),
@@ -38,23 +38,24 @@ REPLAYED = (*HEADERS, ("__penstock.origin", b"tickets.raw/3/4711"), ("__penstock
 
 def make_task(*, inputs: tuple[str, ...] = (INPUT,), **settings: Any) -> Task:
     """Return a compiled task that nobody calls a model for."""
+    task_settings = TaskSettings.model_validate(
+        {
+            "input": list(inputs),
+            "model": "small",
+            "prompt": {"system": Path("s.txt"), "user": Path("u.j2")},
+            "answer": {"text": {}},
+            **settings,
+        }
+    )
     return Task(
         name="ticket_triage",
-        settings=TaskSettings.model_validate(
-            {
-                "input": list(inputs),
-                "model": "small",
-                "prompt": {"system": Path("s.txt"), "user": Path("u.j2")},
-                "answer": {"text": {}},
-                **settings,
-            }
-        ),
+        settings=task_settings,
         model=cast("Model", None),
         frame=Frame(b"", b""),
         render=str,
         check=None,
         ladder=(),
-        outputs={topic: OutputTopics(**output_names(topic, "ticket_triage")) for topic in inputs},
+        outputs=outputs_of("ticket_triage", task_settings),
         prompt_version="p-3f9a1c2e",
         schema_version="s-77b0d410",
         guard=Guard(),
@@ -129,6 +130,7 @@ def examples() -> dict[str, str]:
     not_json = make_record(value=b'{"id": 17,', headers=(*HEADERS, ("note", None)))
     large = Rejected(ValueTooLarge("300000 bytes, max_input_bytes is 262144"), stub=True)
     wrap = make_task()
+    defers = make_task(order="none", when_unavailable="defer")
     merge = make_task(shape="merge")
     only = make_task(shape="only")
     cases: dict[str, tuple[Record, Outcome, Task, int]] = {
@@ -144,6 +146,7 @@ def examples() -> dict[str, str]:
         "fallback-merge-rules": (make_record(), rules, merge, 0),
         "fallback-only-skip": (make_record(), Fallback("skip", None, timeout, 2, 3), only, 0),
         "review": (make_record(), review, only, 0),
+        "retry": (make_record(), Deferred(timeout, 1, 3), defers, 0),
         "dlq": (not_json, Rejected(NotJson("unexpected end of data: line 1 column 11")), wrap, 0),
         "dlq-stub": (make_record(value=b"x" * 300_000), large, wrap, 0),
     }

@@ -11,18 +11,27 @@ from tests.support.wire import make_record, make_reply
 from workers.clock import monotonic_s
 from workers.errors import (
     AnswerOffSchema,
+    BreakerOpen,
+    BudgetSpent,
+    Busy,
+    ConnectFailed,
+    DeadlineOver,
+    Declined,
+    NoAnswer,
     NotJson,
     OutputRefused,
     OutputTooLarge,
+    Overloaded,
     Paused,
     PromptFailed,
+    Stale,
     TimedOut,
     Unwritable,
 )
 from workers.guard import BUDGET, SUCCESSES_PER_REFILL
 from workers.ladder.default import Default
 from workers.ladder.review import Review
-from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
+from workers.outcome import Deferred, Enriched, Erased, Fallback, Outcome, Rejected
 from workers.pipeline import decide, finish
 from workers.records import Outgoing, Passage, Prompt, Record, Reply
 from workers.task import Task
@@ -224,3 +233,84 @@ async def test_a_bug_on_the_way_in_costs_one_dead_letter() -> None:
     assert outcome.error.reason == "internal"
     assert outcome.error.__cause__ is bug
     assert "record" not in str(outcome.error)
+
+
+RETRY = f"{TOPIC}.ticket_triage.retry"
+DEFER = {"order": "none", "when_unavailable": "defer", "retry_delay_s": 30.0, "max_deferrals": 2}
+
+
+def deferring(*script: Any, **changes: Any) -> Task:
+    """A task that defers, on a model that follows the script; its ladder ends with a default."""
+    ours = memory_task(ScriptedModel(*script, then=TimedOut("late")), **DEFER)
+    return replace(ours, **({"ladder": (Default("later"),)} | changes))
+
+
+async def course(ours: Task, passage: Passage | None = None) -> Outcome:
+    """What becomes of a sound record of this task."""
+    return await decide(make_record(topic=TOPIC, value=b"{}"), ours, passage or Passage(5.0))
+
+
+@pytest.mark.parametrize(
+    "error", [TimedOut("x"), BreakerOpen("x"), Busy("x"), Overloaded("x"), ConnectFailed("x"), DeadlineOver("x")]
+)
+async def test_what_a_later_try_can_mend_is_deferred(error: NoAnswer) -> None:
+    """The model is away or has no time: `max_deferrals` times the record waits, then the ladder answers."""
+    first = await course(deferring(error))
+    assert isinstance(first, Deferred)
+    assert (first.error, first.deferrals, first.attempts) == (error, 1, 1)
+    second = await course(deferring(error), Passage(5.0, deferrals=1))
+    assert isinstance(second, Deferred)
+    assert second.deferrals == 2
+    last = await course(deferring(error), Passage(5.0, deferrals=2))
+    assert isinstance(last, Fallback)
+    assert (last.tier, last.error) == ("default", error)
+
+
+@pytest.mark.parametrize("error", [AnswerOffSchema("x"), Declined("x"), Stale("x"), BudgetSpent("x")])
+async def test_what_no_later_try_mends_goes_down_the_ladder(error: NoAnswer) -> None:
+    """The model answered, refused this very request, or the record is too old: waiting changes nothing."""
+    assert isinstance(await course(deferring(error)), Fallback)
+
+
+async def test_another_model_is_asked_before_a_record_is_deferred() -> None:
+    """Nobody waits while somebody is left to ask; when the last one is away as well, its failure is what is told."""
+    below = deferring("an answer")
+    assert isinstance(await course(deferring(TimedOut("x"), next_model=below)), Enriched)
+    last = BreakerOpen("x")
+    outcome = await course(deferring(TimedOut("x"), next_model=deferring(last)))
+    assert isinstance(outcome, Deferred)
+    assert outcome.error is last
+
+
+async def test_a_record_that_would_come_back_too_old_is_not_deferred() -> None:
+    """`max_age_s` includes all waiting: the ladder answers now instead of later."""
+    assert isinstance(await course(deferring(), Passage(5.0, stale_at_s=monotonic_s() + 29.0)), Fallback)
+    assert isinstance(await course(deferring(), Passage(5.0, stale_at_s=monotonic_s() + 31.0)), Deferred)
+
+
+async def test_a_task_that_does_not_defer_has_nothing_to_do_with_it() -> None:
+    """The default: the ladder answers at once."""
+    assert isinstance(await course(task(model=ScriptedModel(TimedOut("x")))), Fallback)
+
+
+async def test_a_deferral_is_acked_and_is_no_success_of_ours() -> None:
+    """The retry topic has the record, so its offset may move; the guard learns nothing from it."""
+    ours, sink, delivered = deferring(), MemorySink(), Delivered()
+    ours.guard.budget = 5
+    for _ in range(SUCCESSES_PER_REFILL):
+        await finish(delivered, Deferred(TimedOut("x"), 1), ours, sink)
+        delivered.passage.written = ()
+    assert delivered.acked
+    assert set(where(sink)) == {RETRY}
+    assert ours.guard.budget == 5
+
+
+@pytest.mark.parametrize("refusal", [OutputTooLarge("too large", RETRY), OutputRefused("refused", RETRY)])
+async def test_a_record_that_the_retry_topic_refuses_goes_down_the_ladder(refusal: Exception) -> None:
+    """It cannot wait, so this was its last try: no dead letter, and the reason is the model's."""
+    sink, delivered, error = MemorySink(refusal), Delivered(), TimedOut("x")
+    written = await finish(delivered, Deferred(error, 1, 3), deferring(), sink)
+    assert isinstance(written, Fallback)
+    assert (written.error, written.attempts) == (error, 3)
+    assert where(sink) == [FALLBACK]
+    assert delivered.acked

@@ -77,6 +77,37 @@ def test_escaped_text_needs_more() -> None:
     assert all("max.message.bytes" in fault for fault in found)
 
 
+DEFER = {"order": "none", "when_unavailable": "defer", "retry_delay_s": 600.0}
+RETRY = "in.t.retry"
+
+
+def test_a_task_that_defers_has_a_retry_topic() -> None:
+    """It is created like an output, kept for a week, and looked for."""
+    settings = make_settings(**DEFER)
+    [spec] = missing(settings, STATES, input_partitions=0)
+    assert (spec.name, spec.partitions, spec.retention_s) == (RETRY, 6, 7 * 86_400)
+    [fault] = faults(settings, STATES)
+    assert fault.startswith(f"{RETRY}: missing")
+    assert list(faults(settings, STATES | {RETRY: GOOD})) == []
+    assert set(all_names(settings)) == {*STATES, RETRY}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (TopicState(partitions=6, retention_s=4_199.0), "keep them 7 times as long"),
+        (TopicState(partitions=6, retention_s=4_200.0), ""),
+        (TopicState(partitions=6, retention_s=-0.001), ""),  # for ever
+        (TopicState(partitions=6, cleanup_policy="compact"), "compaction would drop"),
+        (TopicState(partitions=6, max_message_bytes=270_000), "an accepted record may need 278528"),
+    ],
+)
+def test_what_would_lose_waiting_records_is_named(state: TopicState, expected: str) -> None:
+    """Retention and compaction of the retry topic remove what nobody has read yet."""
+    found = list(faults(make_settings(**DEFER), STATES | {RETRY: state}))
+    assert [expected in fault for fault in found] == ([True] if expected else [])
+
+
 def test_compacted_enriched_topic_is_fine() -> None:
     """The last write of a key wins there, and order per key makes that right."""
     states = STATES | {OUTPUTS["enriched"]: TopicState(partitions=6, cleanup_policy="compact")}

@@ -83,4 +83,4 @@ def complete_from(partition: Partition, place: int) -> int:
         return min(seen["dlq"], max(seen["enriched"], seen["fallback"]))
     if partition.flagged[place]:
         seen["fallback"] = max(seen["fallback"], seen["review"])
-    return min(seen["enriched"], seen["fallback"], seen["dlq"])
+    return min(seen["enriched"], seen["fallback"], seen["dlq"], partition.deferred.get(place, UNSEEN))

@@ -58,7 +58,7 @@ class Closing:
             if self._is_complete(place):
                 tally.finished += 1
                 tally.past_commit += not is_claimed
-            elif not self.rules.over and not is_claimed:
+            elif not self.rules.over and (not is_claimed or place in partition.waiting):
                 tally.waiting += 1
             elif offset < begins or self._may_be_gone(place, offset, last):
                 verdict.unjudged["records without an outcome, which they may have had (see what was cut)"] += 1

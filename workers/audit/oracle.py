@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from topics import requests
+from topics import requests, retries
 from topics.spec import KINDS, Kind
 from workers.audit import contents, ending
 from workers.audit.commits import Commit, Ends, Sample
@@ -100,6 +100,28 @@ class Oracle:
         self._check(kind, record, source, found)
         if not before and self._rules.order != "none":
             self._check_order(kind, record, source, found)
+
+    def add_deferred(self, record: Record, *, waits: bool) -> None:
+        """Hold a record of the retry topic against its input. It is no outcome; `waits`: nor is it finished there."""
+        if not self._sealed:
+            self._seal()
+        retry = retries.decode(record.headers)
+        if retry is None:
+            self._verdict.unknown.append(f"{record.source} (not deferred by Penstock)")
+            return
+        came_from = f"{retry.topic}/{retry.partition}/{retry.offset}"
+        partition = self._partitions.get(retry.partition) if retry.topic == self._topic else None
+        place = None if partition is None else partition.place_of(retry.offset)
+        if partition is None or place is None:
+            self._note_stranger(came_from, came_from)
+            return
+        seen_from = self._ends.seen_from("retry", record.partition, record.offset) if self._samples else 0
+        partition.note_deferred(place, seen_from, waits=waits)
+        if not partition.has_key(place, record.key):
+            self._verdict.key_changed.append(came_from)
+        headers = retries.originals(record.headers)
+        if not partition.has_value(place, record.value) or not partition.has_headers(place, headers, stub=False):
+            self._verdict.altered.append(came_from)
 
     def _seal(self) -> None:
         self._sealed = True

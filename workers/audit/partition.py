@@ -52,6 +52,10 @@ class Partition:
         self.flagged = bytearray()
         self.seen_from: dict[Kind, array[int]] = {kind: array("i") for kind in KINDS}
         """Index of the first sample that shows an output of this kind."""
+        self.deferred: dict[int, int] = {}
+        """Records that are in the retry topic, and the index of the first sample that shows them there."""
+        self.waiting: set[int] = set()
+        """Those of them that are not finished there."""
         self.last_of_key: dict[Kind, array[int]] = {}
         self.home_of_key: dict[Kind, array[int]] = {}
         self._key_places: dict[int, int] = {}
@@ -127,3 +131,9 @@ class Partition:
         self.counts[kind][place] = min(COUNTED_AT_MOST, before + 1)
         self.seen_from[kind][place] = min(self.seen_from[kind][place], seen_from)
         return before
+
+    def note_deferred(self, place: int, seen_from: int, *, waits: bool) -> None:
+        """Note that the record is in the retry topic (which may be more than once)."""
+        self.deferred[place] = min(self.deferred.get(place, UNSEEN), seen_from)
+        if waits:
+            self.waiting.add(place)

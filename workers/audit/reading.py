@@ -1,8 +1,8 @@
 """Reading what the oracle judges, in an order in which a worker that runs meanwhile cannot look wrong.
 
-1. The group's commit. 2. Where the outputs end: all that was committed by then had been confirmed before. 3. Where the
-input ends: no output names a record past that. 4. The records. 5. Where input and outputs begin, after they were read:
-what retention took in between is known to be gone.
+1. The group's commits, of the input and of the retry topic. 2. Where the outputs end, the retry topic too: all that
+was committed by then had been confirmed before. 3. Where the input ends: no output names a record past that. 4. The
+records. 5. Where input and outputs begin, after they were read: what retention took in between is known to be gone.
 
 What the worker does meanwhile is past the commit, or is not seen.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from topics.spec import KINDS, Kind
-from workers.audit.commits import Sample
+from workers.audit.commits import Commit, Sample, claimed
 from workers.audit.oracle import Oracle
 from workers.audit.rules import Rules, Span, Topics
 from workers.audit.verdict import Verdict
@@ -31,12 +31,14 @@ ENDS_IN_THIS_ORDER: tuple[Kind, ...] = ("enriched", "fallback", "dlq", "review")
 class Place:
     """An input topic with its outputs, as the cluster has them: those that are not there have no partitions.
 
-    `compacted` holds names of topics. `since`: where the group began, when somebody knows.
+    `retry`: the retry topic of a task that defers. `compacted` holds names of topics. `since`: where the group began,
+    when somebody knows.
     """
 
     topic: str
     outputs: Mapping[Kind, str]
     partitions: Mapping[str, int]
+    retry: str | None = None
     compacted: frozenset[str] = frozenset()
     since: Mapping[int, int] = field(default_factory=dict)
 
@@ -52,12 +54,15 @@ async def audit(
     count = place.partitions[place.topic]
     commit = await committed(kafka, place.topic, count)
     rules = replace(rules, cluster_id=commit.cluster_id)
+    retries = place.partitions.get(place.retry or "", 0)
+    retried = (await committed(kafka, place.retry, retries)).offsets if place.retry and retries else {}
     oracle = Oracle(place.topic, rules, samples=samples)
     async with reader(kafka) as of:
         there = {kind: place.partitions[name] for kind, name in place.outputs.items() if place.partitions.get(name)}
         output_ends = {
             kind: await of.ends(place.outputs[kind], there[kind]) for kind in ENDS_IN_THIS_ORDER if kind in there
         }
+        retry_ends = await of.ends(place.retry, retries) if place.retry and retries else {}
         input_ends = await of.ends(place.topic, count)
         await _read(of, place.topic, input_ends, _since(place.since, oracle.add_input), progress)
         begins = await of.begins(place.topic, count)
@@ -69,8 +74,27 @@ async def audit(
         for kind in KINDS:
             if kind in there:
                 await _read(of, place.outputs[kind], output_ends[kind], _as(oracle, kind), progress)
+        if place.retry and retry_ends:
+            waiting = _Waiting(place.retry, retried, commit.cluster_id, oracle)
+            await _read(of, place.retry, retry_ends, waiting.take, progress)
         oracle.topics = await _seen(of, place, spans, there)
     return oracle.verdict(commit.offsets)
+
+
+class _Waiting:
+    """Tells the oracle of each record in the retry topic whether it is finished there, by the group's commit."""
+
+    def __init__(self, topic: str, commits: Mapping[int, Commit], cluster_id: str, oracle: Oracle) -> None:
+        self._topic, self._commits, self._cluster_id = topic, commits, cluster_id
+        self._oracle = oracle
+        self._finished: dict[int, tuple[int, set[int]]] = {}
+
+    def take(self, record: Record) -> None:
+        number = record.partition
+        if number not in self._finished:
+            self._finished[number] = claimed(self._commits.get(number), self._topic, number, self._cluster_id)
+        below, past = self._finished[number]
+        self._oracle.add_deferred(record, waits=record.offset >= below and record.offset not in past)
 
 
 def _since(since: Mapping[int, int], take: Callable[[Record], None]) -> Callable[[Record], None]:

@@ -83,7 +83,8 @@ async def look(settings: Settings, tasks: Sequence[str], progress: Progress | No
         place = Place(
             topic=topic,
             outputs=where,
-            partitions={one: states[one].partitions for one in (topic, *where.values())},
+            retry=outputs[name, topic].retry,
+            partitions={one: states[one].partitions for one in (topic, *outputs[name, topic].names())},
             compacted=frozenset(_compacted(states)),
         )
         verdict = await judged(kafka, place, rules_of(settings, name, over=False), progress=progress)

@@ -34,8 +34,8 @@ def dry_run(
     """Check against the real cluster and the real models whether a configuration would work.
 
     One line for each check: ok, FAILED or unknown, and what to do. Nothing is joined, committed or produced; each
-    model is asked one question, and a few records are read. Exit codes: 0 nothing failed, 1 something did, 78 errors in
-    the configuration.
+    endpoint is asked one question, and for answers by schema a second one: whether the server enforces the schema. A
+    few records are read. Exit codes: 0 nothing failed, 1 something did, 78 errors in the configuration.
 
     Example: penstock dry-run config/pipelines/tickets.yaml
     """
@@ -97,7 +97,7 @@ async def _records(settings: Settings, kafka: Kafka, seen: Survey) -> list[Findi
     findings = []
     for name, settings_of_task in settings.tasks.items():
         task = compiled(settings, name)
-        for topic in settings_of_task.input:
+        for topic in [*settings_of_task.input, *task.retry_topics()]:
             if topic not in seen.topics or seen.topics[topic].error:
                 continue
             try:
@@ -107,7 +107,9 @@ async def _records(settings: Settings, kafka: Kafka, seen: Survey) -> list[Findi
             except Exit as exc:
                 findings.append(read_finding(topic, seen.topics[topic], str(exc)))
                 continue
-            findings += [read_finding(topic, seen.topics[topic], ""), record_finding(topic, task, records)]
+            findings.append(read_finding(topic, seen.topics[topic], ""))
+            if topic in settings_of_task.input:
+                findings.append(record_finding(topic, task, records))
     return findings
 
 

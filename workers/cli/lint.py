@@ -23,7 +23,8 @@ def lint(
     """Say what is wrong with configurations.
 
     Prints `file(line,col) what` for each problem; warnings are marked. Reads the files that a configuration names as
-    well: prompts, schemas, rules, certificates. Talks to no broker and no model. Exits with 1 when there is an error.
+    well: prompts, schemas, rules, certificates. Warns of what a task's servers do not enforce of its answer schema.
+    Talks to no broker and no model. Exits with 1 when there is an error.
 
     Example: penstock lint --strict config/pipelines/*.yaml
     """

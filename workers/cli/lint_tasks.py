@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from workers import answers, prompts
+from workers.cli.lint_inputs import check_inputs
 from workers.cli.lint_prompts import check_released
+from workers.cli.lint_schemas import check_schema
 from workers.ladder import ConditionInvalid, compile_condition
 from workers.ladder.rules import RulesInvalid, read_rules
 from workers.settings import tree
@@ -25,6 +27,7 @@ _PLACED = re.compile(r"\((\d+),(\d+)\)\s+(.*)", re.DOTALL)
 def check_tasks(loaded: Loaded) -> Iterator[Problem]:
     """Yield what is wrong inside the files that tasks name. Files that are not there are told about elsewhere."""
     yield from check_released(loaded)
+    yield from check_inputs(loaded)
     for name, task in loaded.settings.tasks.items():
         yield from _prompt(loaded, task)
         yield from _conditions(loaded, name, task)
@@ -32,6 +35,8 @@ def check_tasks(loaded: Loaded) -> Iterator[Problem]:
         if isinstance(schema, Problem):
             yield schema
             continue
+        if schema is not None and task.answer.schema_file is not None:
+            yield from check_schema(loaded, name, task, task.answer.schema_file, schema.schema)
         yield from _ladder(loaded, name, task, _objection(task, schema))
 
 

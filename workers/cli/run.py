@@ -54,6 +54,9 @@ async def _work(settings: Settings) -> int:
     models = {name: Client(name, model) for name, model in settings.models.items()}
     tasks = []
     for name, task in settings.tasks.items():
-        served = {model: (thrifty(models[model], task), settings.models[model]) for model in task.all_models()}
+        served = {
+            model: (thrifty(models[model], task, settings.models[model].batch), settings.models[model])
+            for model in task.all_models()
+        }
         tasks.append(compile_task(name, task, *served.pop(task.model), others=served))
     return await Worker(settings, tasks, list(models.values())).run()

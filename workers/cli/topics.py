@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from topics.spec import KINDS, Kind, TopicSpec, needed_bytes, output_names, specs_for
+from topics.spec import KINDS, KINDS_WITH_RETRY, Kind, TopicSpec, needed_bytes, output_names, specs_for
 from workers import log
 from workers.cli.configuration import impatient
 from workers.errors import EX_CONFIG, Exit
@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 
 _INPUT_RETENTION_S = 7 * 86_400  # Kafka's own default
+RETRY_RETENTION_DELAYS = 7
+"""As with what `create` makes: 7 days for a delay of a day at most."""
 T = TypeVar("T")
 Config = Annotated[Path, typer.Argument(help="the deployment's YAML file")]
 
@@ -121,15 +123,22 @@ def _faults_of_output(
             f"{name}: max.message.bytes is {state.max_message_bytes}, an accepted record may need {needed}:"
             " raise it, or lower the task's max_input_bytes"
         )
-    if kind in ("review", "dlq") and "compact" in (state.cleanup_policy or ""):
+    keeps_s = state.retention_s
+    if kind == "retry" and keeps_s is not None and 0 <= keeps_s < RETRY_RETENTION_DELAYS * task.retry_delay_s:
+        yield (
+            f"{name}: retention.ms keeps records for {keeps_s:g} s, and they wait for {task.retry_delay_s:g} s"
+            f" (retry_delay_s): keep them {RETRY_RETENTION_DELAYS} times as long, for a stop of the workers adds to it"
+        )
+    if kind in ("review", "dlq", "retry") and "compact" in (state.cleanup_policy or ""):
         yield f"{name}: cleanup.policy is {state.cleanup_policy}: compaction would drop all but one record of a key"
 
 
 def _outputs(settings: Settings) -> Iterator[tuple[TaskSettings, str, dict[Kind, str]]]:
     for name, task in settings.tasks.items():
-        overrides: dict[Kind, str | None] = {kind: getattr(task.topics, kind) for kind in KINDS}
+        kinds = KINDS_WITH_RETRY if task.defers else KINDS
+        overrides: dict[Kind, str | None] = {kind: getattr(task.topics, kind) for kind in kinds}
         for topic in task.input:
-            yield task, topic, output_names(topic, name, overrides)
+            yield task, topic, output_names(topic, name, overrides, kinds)
 
 
 def _settings(config: Path) -> Settings:

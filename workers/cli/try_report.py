@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -34,12 +34,16 @@ _STEP_WIDTH = 10
 class Trial:
     """How far a record came. `outcome` None: the worker would hold the record until the model can be asked.
 
-    `todo`: advice for the person. `asks_again`: how the worker would ask the model once more before the ladder answers.
+    `task` is the task on the model that is asked, `place` that of the endpoint among the model's. `endpoint`: as it is
+    called, empty when none was asked. `todo`: advice for the person. `asks_again`: how the worker would ask the model
+    once more before the ladder answers.
     """
 
     task: Task
     model: ModelSettings
-    system: str
+    place: int = 0
+    endpoint: str = ""
+    system: str = ""
     prompt: Prompt | None = None
     reply: Reply | None = None
     failure: PenstockError | None = None
@@ -65,8 +69,10 @@ def as_plain(trial: Trial, redactor: Redactor) -> dict[str, Any]:
         "task": trial.task.name,
         "outcome": _outcome_name(outcome),
         "prompt_version": trial.task.prompt_version,
+        "asked": {"model": trial.task.model.name, "endpoint": trial.endpoint} if trial.endpoint else None,
         "system": trial.system,
         "user": trial.prompt.text if trial.prompt else None,
+        "cut": [asdict(one) for one in trial.prompt.cut] if trial.prompt else [],
         "reply": _reply(reply) if reply else None,
         "repairs": list(reply.repairs) if reply else [],
         "failure": _failure(trial) if trial.failure else None,
@@ -118,8 +124,10 @@ def _first(trial: Trial) -> list[str]:
     elif isinstance(trial.failure, Unavailable) and trial.failure.retryable and trial.model.max_attempts > 1:
         would.append(f"try again, up to {trial.model.max_attempts} calls {within}")
     if isinstance(trial.failure, NoAnswer) and not isinstance(trial.failure, Misconfigured | NotSelected):
-        others = trial.task.settings.models_in_order()[1:]
-        would += [f"ask {name}" for name in others]
+        below = trial.task.next_model
+        while below is not None:
+            would.append(f"ask {below.model.name} (to try it: --model {below.model.name})")
+            below = below.next_model
     return would
 
 
@@ -161,7 +169,11 @@ def steps(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     failure, reply = plain["failure"], plain["reply"]
     if plain["user"] is not None:
         yield "system", f"prompt version {plain['prompt_version']}", plain["system"]
+        for one in plain["cut"]:
+            yield "cut", _shortening(one), ""
         yield "user", "", plain["user"]
+    if plain["asked"]:
+        yield "asked", _printable(f"model {plain['asked']['model']} at {plain['asked']['endpoint']}"), ""
     if reply:
         yield "reply", _described(reply), reply["text"]
     if failure:
@@ -178,6 +190,12 @@ def steps(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for one in plain["produced"]:
         headers = "".join(f"{name}: {value}\n" for name, value in one["headers"].items())
         yield "produced", f"to {one['topic']}, key {json.dumps(one['key'])}", headers + _as_read(one["value"])
+
+
+def _shortening(cut: Mapping[str, Any]) -> str:
+    counted = "estimated " if cut["counted"] == "estimate" else ""
+    kept = f"{cut['kept_chars']} of {cut['of_chars']} characters ({counted}{cut['kept_tokens']} tokens)"
+    return _printable(f"{cut['field']}: the model sees {kept}, keep {cut['keep']}")
 
 
 def _described(reply: Mapping[str, Any]) -> str:

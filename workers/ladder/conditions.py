@@ -5,10 +5,10 @@ from typing import Any, TypeGuard
 
 import re2
 
-Test = Callable[[Any], bool]
+from workers.inputs.estimate import ESTIMATE
+from workers.json_text import MISSING
 
-MISSING = object()
-"""What a path leads to when the record has no such field. No operator but `exists` holds for it."""
+Test = Callable[[Any], bool]
 
 TEXT_MAX_CHARS = 64 << 10
 """Expressions look at no more of a text than this: linear-time is not free."""
@@ -19,18 +19,6 @@ _NOT_WORD = r"[^\pL\pM\pN_]"
 
 class OperandInvalid(ValueError):
     """An operator cannot work with what it was given; the text says what it wants."""
-
-
-def lookup(value: Any, steps: list[str]) -> Any:
-    """Follow a path through objects by name and through lists by position; `MISSING` where it breaks off."""
-    for step in steps:
-        if isinstance(value, dict):
-            value = value.get(step, MISSING)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            return MISSING
-    return value
 
 
 def equals(operand: Any) -> Test:
@@ -71,6 +59,12 @@ def longer_than(operand: Any) -> Test:
     """Hold for texts of more than so many characters."""
     limit = _number(operand)
     return lambda found: isinstance(found, str) and len(found) > limit
+
+
+def longer_than_tokens(operand: Any) -> Test:
+    """Hold for texts of more than so many tokens, by the estimate: a condition knows no model."""
+    limit = int(_number(operand))
+    return lambda found: isinstance(found, str) and not ESTIMATE.fits(found, limit)
 
 
 def contains_any(operand: Any) -> Test:
@@ -137,6 +131,7 @@ OPERATORS: dict[str, Callable[[Any], Test]] = {
     "gt": gt,
     "lt": lt,
     "longer_than": longer_than,
+    "longer_than_tokens": longer_than_tokens,
     "contains_any": contains_any,
     "matches": matches,
     "matches_any_case": matches_any_case,

@@ -18,7 +18,8 @@ record of `input_format: text`. A condition holds when all of its operators do:
 - `contains_any`: one of the keywords stands in the text as a word, in any case.
 - `matches`, `matches_any_case`: an RE2 expression (linear-time) matches somewhere in the first 65,536 characters.
 - `exists`: true or false; a field that is null exists.
-- `gt`, `lt`: above or below a number. `longer_than`: a text of more characters.
+- `gt`, `lt`: above or below a number. `longer_than`: a text of more characters; `longer_than_tokens`: of more tokens,
+  by estimate (`workers.inputs.estimate`).
 
 A field that is missing, or of another type, makes every operator fail except `exists: false`.
 """

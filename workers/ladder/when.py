@@ -6,7 +6,8 @@ What a condition may say is described in `workers.ladder.rules`.
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from workers.ladder.conditions import OPERATORS, OperandInvalid, Test, lookup
+from workers.json_text import lookup
+from workers.ladder.conditions import OPERATORS, OperandInvalid, Test
 from workers.settings.problems import did_you_mean, shown
 from workers.settings.tree import Path as Way
 

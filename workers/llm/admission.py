@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from workers.clock import monotonic_s
 from workers.errors import PenstockError
@@ -20,12 +20,12 @@ class Admission:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = math.inf
 
-    def take(self, avoid: Endpoint | None = None) -> Grant | None:
+    def take(self, failed: Collection[Endpoint] = ()) -> Grant | None:
         """Return a slot if one can be had without waiting."""
-        return self.line.take(avoid, self._clock())
+        return self.line.take(failed, self._clock())
 
     async def wait(
-        self, passage: Passage, wait_s: float, *, avoid: Endpoint | None = None, last: bool = False
+        self, passage: Passage, wait_s: float, *, failed: Collection[Endpoint] = (), last: bool = False
     ) -> Grant:
         """Return a slot as soon as one is handed over.
 
@@ -36,7 +36,7 @@ class Admission:
         Cancellation leaves the line, and passes on a slot that was handed over in the same moment.
         """
         while True:
-            grant = await self._line_up(passage, wait_s, avoid=avoid, last=last)
+            grant = await self._line_up(passage, wait_s, failed=failed, last=last)
             if grant.stands:
                 return grant
             # The breaker opened between hand-over and wake-up: open means that nobody asks.
@@ -53,16 +53,22 @@ class Admission:
             self.line.release(grant, self._clock())
             self._set_timer()
 
+    def woken(self, endpoint: Endpoint) -> None:
+        """Let in who waits for an endpoint that somebody has warmed up."""
+        endpoint.waking, endpoint.last_used_s = False, self._clock()
+        self.line.advance(endpoint.last_used_s)
+        self._set_timer()
+
     def close(self) -> None:
         """Stop the timer; whoever still waits has to be cancelled by its owner."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._timer_at_s = None, math.inf
 
-    async def _line_up(self, passage: Passage, wait_s: float, *, avoid: Endpoint | None, last: bool) -> Grant:
+    async def _line_up(self, passage: Passage, wait_s: float, *, failed: Collection[Endpoint], last: bool) -> Grant:
         future: asyncio.Future[Grant | PenstockError] = asyncio.get_running_loop().create_future()
         now_s = self._clock()
-        waiter = Waiter(future, passage, wait_s, now_s, avoid, last)
+        waiter = Waiter(future, passage, wait_s, now_s, failed, last)
         self.line.join(waiter, now_s)
         self._set_timer()
         try:

@@ -47,7 +47,11 @@ class Cached(Before):
             return
         while len(self._kept) >= self._settings.max_entries:
             self._kept.popitem()
-        self._kept[_key(prompt)] = replace(reply, shared=False, repairs=(), passed_by=())
+        self._kept[_key(prompt)] = replace(reply, shared=False, batch=0, repairs=(), passed_by=())
+
+    def keeps(self, prompt: Prompt) -> bool:
+        """Return whether an answer to it is kept; counts nothing."""
+        return _key(prompt) in self._kept
 
     def _expire(self, key: bytes) -> None:
         """Forget what is too old. A lookup that finds its own answer too old counts as `expired`, and as a miss."""
@@ -60,6 +64,11 @@ def keep_answer(model: Model, prompt: Prompt, reply: Reply) -> None:
     """Keep a checked answer, where the model has a cache."""
     if isinstance(model, Cached):
         model.keep(prompt, reply)
+
+
+def is_kept(model: Model, prompt: Prompt) -> bool:
+    """Return whether the model would answer this from its cache, without a call."""
+    return isinstance(model, Cached) and model.keeps(prompt)
 
 
 def _key(prompt: Prompt) -> bytes:

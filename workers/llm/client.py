@@ -1,7 +1,6 @@
 """THE MODEL PORT over HTTP: admission, one call, the table, and another attempt as the errors allow."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,38 +9,27 @@ import stamina
 import stamina.instrumentation
 import structlog
 from aiohttp.abc import AbstractResolver
-from pydantic import SecretStr
 
 from workers.clock import monotonic_s
-from workers.errors import BadAnswer, BadEnvelope, Busy, DeadlineOver, NoAnswer, Unavailable, WrongModel
+from workers.errors import BadAnswer, Busy, DeadlineOver, NoAnswer, Stale, Unavailable
 from workers.llm.admission import Admission
 from workers.llm.backoff import retry_s
 from workers.llm.breaker import Breaker
-from workers.llm.dialects import DIALECTS, Completion
+from workers.llm.dialects import Card, Completion
 from workers.llm.endpoint import Endpoint, Grant
-from workers.llm.scrub import quote
 from workers.llm.series import Series
-from workers.llm.status import error_for, words_of
-from workers.llm.transport import Target, Transport, target
+from workers.llm.server import Server
+from workers.llm.transport import Target
+from workers.llm.warm_up import IDLE_S, PROBE, warm_up
 from workers.ports import Ask, Frame
 from workers.records import Passage, Prompt, Reply
-from workers.settings.checks.secrets import fits_header
-from workers.settings.secret_file import reread
+from workers.retry_budget import RetryBudget
 from workers.settings.servers import ModelSettings
 
 _log = structlog.get_logger("penstock.llm")
 
-_OK = 200
-_KEY_REFUSED = (401, 403)
-
 _LEAST_RATIO = 0.1
 """No further attempt with less than this share of `timeout_s` left: it would fail, and the endpoint be blamed."""
-
-_PROBE = "This is a connection test. Answer with a short example in the form that you were asked for."
-
-
-_WARM_UP = Ask(name="warm_up", system="", schema=None, max_tokens=1, temperature=0.0)
-_WARM_UP_PAUSE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -51,9 +39,10 @@ class _Course:
     prompt: Prompt
     passage: Passage
     wait_s: float
-    avoid: Endpoint | None = None
+    failed: frozenset[Endpoint] = frozenset()
     last: bool = False
     failures: int = 0
+    calls: int = 0
 
 
 class Client:
@@ -62,19 +51,19 @@ class Client:
     def __init__(self, name: str, settings: ModelSettings, resolver: AbstractResolver | None = None) -> None:
         self.name = name
         self._settings = settings
-        self._dialect = DIALECTS[settings.dialect]
         self._least_s = _LEAST_RATIO * settings.timeout_s
-        self._key = settings.api_key
-        self._transport = Transport(settings, resolver)
+        self._server = Server(name, settings, resolver)
         self._series = Series(name)
+        self._retries = RetryBudget()
         self._targets: list[Target] = []
         self._endpoints: list[Endpoint] = []
         for index, endpoint in enumerate(settings.all_endpoints()):
-            to = target(endpoint.url, self._dialect.path)
+            to = self._server.target(endpoint.url)
             breaker = Breaker(settings.breaker, partial(self._on_change, to.label))
             self._targets.append(to)
             self._endpoints.append(Endpoint(index, to.label, endpoint.max_in_flight, breaker))
         self._admission = Admission(self._endpoints)
+        self._waking: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Make the connection pools; connects nowhere.
@@ -82,7 +71,7 @@ class Client:
         Raises:
             Exit: 78, `ca_file` cannot be read.
         """
-        await self._transport.start()
+        await self._server.start()
         self._series.watch(self._endpoints)
         # Retries are counted in our own series; stamina would log each one, a thousand a second in an outage.
         stamina.instrumentation.set_on_retry_hooks([])
@@ -94,34 +83,34 @@ class Client:
         """
         if self._settings.warm_up_s is not None:
             ends_at_s = monotonic_s() + self._settings.warm_up_s
-            await asyncio.gather(*(self._warm_up(to, ends_at_s) for to in self._targets))
+            warm = (warm_up(self.name, self._server, to, ends_at_s, insist=True) for to in self._targets)
+            await asyncio.gather(*warm)
+            for endpoint in self._endpoints:
+                endpoint.last_used_s = monotonic_s()
 
-    async def _warm_up(self, to: Target, ends_at_s: float) -> None:
-        body = self.frame(_WARM_UP).around(_PROBE).body
-        began_s = monotonic_s()
-        while True:
-            try:
-                self._read(to, *await self._transport.post(to, body, ends_at_s - monotonic_s()))
-            except BadAnswer:
-                pass  # one token is no answer, but the model is there
-            except NoAnswer as error:
-                pause_s = (error.retry_after_s if isinstance(error, Busy) else None) or _WARM_UP_PAUSE_S
-                if not error.retryable or monotonic_s() + pause_s >= ends_at_s:
-                    _log.warning("warm_up_failed", model=self.name, endpoint=to.label, reason=error.reason)
-                    return
-                await asyncio.sleep(pause_s)
-                continue
-            _log.info("warmed_up", model=self.name, endpoint=to.label, took_s=round(monotonic_s() - began_s, 3))
-            return
+    def _wake(self, warm_up_s: float) -> None:
+        """Warm up the endpoints that were idle, while what comes waits in line: its deadline does not run there."""
+        now_s = monotonic_s()
+        for endpoint in self._endpoints:
+            if endpoint.sleeps(now_s, IDLE_S):
+                endpoint.waking = True
+                to = self._targets[endpoint.index]
+                task = asyncio.create_task(warm_up(self.name, self._server, to, now_s + warm_up_s, insist=False))
+                self._waking.add(task)
+                task.add_done_callback(self._waking.discard)
+                task.add_done_callback(lambda _, endpoint=endpoint: self._admission.woken(endpoint))  # type: ignore[misc]
 
     async def close(self) -> None:
         """Close all connections. Calls that still run or wait have to be cancelled first, by their owners."""
+        for task in self._waking:
+            task.cancel()
+        await asyncio.gather(*self._waking, return_exceptions=True)
         self._admission.close()
-        await self._transport.close()
+        await self._server.close()
 
     def frame(self, ask: Ask) -> Frame:
         """Return the body of a request; its hole takes the user's text as a JSON string, quotes included."""
-        return self._dialect.frame(self._settings.model, ask)
+        return self._server.frame(ask)
 
     async def complete(self, prompt: Prompt, passage: Passage, *, wait_s: float) -> Reply:
         """Return what the model says to `prompt`. The contract is in `workers.ports.Model`.
@@ -129,7 +118,9 @@ class Client:
         When the deadline of a record ends while it waits after a failed attempt, that failure is raised, not
         DeadlineOver: it says why there was no time.
         """
-        course = _Course(prompt, passage, wait_s)
+        course = _Course(prompt, passage, wait_s, failures=passage.unretried)
+        if course.failures:
+            await self._afford(passage)
         try:
             return await self._attempt(course)
         except Unavailable as error:
@@ -138,25 +129,19 @@ class Client:
             first = error
         return await self._again(course, first)
 
-    async def probe(self, ask: Ask, text: str = _PROBE) -> Reply:
+    async def probe(self, ask: Ask, text: str = PROBE) -> Reply:
         """Ask the first endpoint once, with a prompt of our own unless given: no waiting, no retries, nothing counted.
 
         Raises:
             NoAnswer: as `complete` does; the text adds what the server said.
         """
-        began_s = monotonic_s()
-        to = self._targets[0]
-        status, headers, body = await self._transport.post(
-            to, self.frame(ask).around(text).body, self._settings.timeout_s
-        )
-        try:
-            said = self._read(to, status, headers, body)
-        except NoAnswer as error:
-            secret = self._key.get_secret_value() if self._key is not None else None
-            if status != _OK and (words := words_of(body, secret)):
-                raise type(error)(f"{error}; it says: {words}") from error
-            raise
+        to, began_s = self._targets[0], monotonic_s()
+        said = await self._server.probe(to, self.frame(ask).around(text).body)
         return _reply(said, to, monotonic_s() - began_s, attempts=1)
+
+    async def card(self) -> Card:
+        """Return what the first endpoint says of itself. Never fails: what does not answer says nothing."""
+        return await self._server.card(self._targets[0])
 
     @property
     def first_endpoint(self) -> str:
@@ -182,8 +167,10 @@ class Client:
     async def _attempt(self, course: _Course) -> Reply:
         """Make one call, once there is a slot for it."""
         passage = course.passage
-        grant = self._admission.take(course.avoid) or await self._admission.wait(
-            passage, course.wait_s, avoid=course.avoid, last=course.last
+        if self._settings.warm_up_s is not None:
+            self._wake(self._settings.warm_up_s)
+        grant = self._admission.take(course.failed) or await self._admission.wait(
+            passage, course.wait_s, failed=course.failed, last=course.last
         )
         began_s = monotonic_s()
         try:
@@ -191,66 +178,33 @@ class Client:
         except NoAnswer as error:
             error.endpoint = grant.endpoint.label
             if grant.held:
-                course.avoid, course.last = grant.endpoint, grant.trial
+                course.failed, course.last = course.failed | {grant.endpoint}, grant.trial
                 self._admission.settle(grant, error)
                 self._series.failed(error.reason, monotonic_s() - began_s)
             raise
         finally:
-            passage.busy = False
+            passage.free()
             self._admission.release(grant)  # not settled: cancelled, which says nothing about the endpoint
 
     async def _call(self, course: _Course, grant: Grant, began_s: float) -> Reply:
         passage, to = course.passage, self._targets[grant.endpoint.index]
+        begun = passage.ends_at_s is not None
         passage.begin(began_s)
         left_s = passage.left_s(began_s)
-        if passage.attempts and left_s < self._least_s:
+        if begun and left_s < self._least_s:
             self._admission.release(grant)
             raise DeadlineOver("the deadline ended before another attempt could be made")
+        if not course.calls and not course.failures:
+            self._retries.earn()
+        course.calls += 1
         passage.attempts += 1
-        passage.busy = True
-        status, headers, body = await self._post(to, course.prompt.body, min(self._settings.timeout_s, left_s))
-        reply = _reply(self._read(to, status, headers, body), to, monotonic_s() - began_s, attempts=passage.attempts)
+        passage.occupy()
+        timeout_s = min(self._settings.timeout_s, left_s)
+        said = await self._server.ask(to, course.prompt.body, timeout_s, records=course.prompt.records)
+        reply = _reply(said, to, monotonic_s() - began_s, attempts=passage.attempts)
         self._admission.settle(grant, None)
         self._series.answered(reply)
         return reply
-
-    async def _post(self, to: Target, body: bytes, timeout_s: float) -> tuple[int, Mapping[str, str], bytes]:
-        """Post once; once more when the key was refused and a newer one can be had (rotated while we ran)."""
-        key, began_s = self._key, monotonic_s()
-        answer = await self._transport.post(to, body, timeout_s)
-        if answer[0] in _KEY_REFUSED and key is not None and self._renewed(key):
-            left_s = timeout_s - (monotonic_s() - began_s)
-            if left_s > 0:
-                return await self._transport.post(to, body, left_s)
-        return answer
-
-    def _renewed(self, refused: SecretStr) -> bool:
-        """Return whether the key is another than the refused one by now, reading its file again if need be."""
-        if self._key is refused:
-            fresh = reread(refused)
-            if fresh is refused or not fits_header(fresh):
-                return False
-            self._key = fresh
-            self._transport.authorize(fresh)
-            _log.info("api_key_read_again", model=self.name)
-        return True
-
-    def _read(self, to: Target, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
-        """Return the completion, or raise what the answer is instead."""
-        if status != _OK:
-            raise error_for(status, headers, body, to.label)
-        kind = headers.get("Content-Type", "")
-        if kind.partition(";")[0].strip().lower() != "application/json":
-            raise BadEnvelope(f"200 from {to.label} is {quote(kind) or 'untyped'}: a login page, or no model server")
-        if headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise BadEnvelope(f"200 from {to.label} is compressed, and was asked not to be")
-        try:
-            said = self._dialect.read(body)
-        except BadEnvelope as error:
-            raise BadEnvelope(f"{to.label}: {error}") from error.__cause__
-        if self._settings.strict_model and said.model != self._settings.model:
-            raise WrongModel(f"{to.label} ran {quote(said.model) or 'a model without a name'}, and strict_model is set")
-        return said
 
     async def _again(self, course: _Course, failed_by: Unavailable) -> Reply:
         """Go on after a first failure. stamina is entered only now: without a failure it would cost 39 us a record."""
@@ -276,24 +230,56 @@ class Client:
         """Return the pause before the next attempt, False when there must be none (stamina's back-off hook).
 
         429 and 503 do not count as attempts and need no pause: the endpoint cools down, and the record waits in line.
+        So they cost nothing: however many records are sent again, the cool-down and the halved slots pace them.
         """
         if not isinstance(error, Unavailable) or not error.retryable:
             return False
-        pause_s = 0.0
+        pause_s, repeats = 0.0, False
+        now_s = monotonic_s()
         if not isinstance(error, Busy):
             course.failures += 1
             if course.failures >= self._settings.max_attempts:
                 return False
-            if not self._other_admits(course.avoid):
+            repeats = not self._admission.line.another_works(course.failed, now_s)
+            if repeats:
                 pause_s = retry_s(course.failures)
-        if course.passage.left_s(monotonic_s()) - pause_s < self._least_s:
+        if course.passage.left_s(now_s) - pause_s < self._least_s:
+            return False
+        if repeats and not self._affordable():
+            error.unretried = course.failures
+            self._series.retry_refused()
             return False
         self._series.retried(error.reason)
         return pause_s
 
-    def _other_admits(self, than: Endpoint | None) -> bool:
-        now_s = monotonic_s()
-        return any(endpoint is not than and endpoint.admits(now_s) for endpoint in self._endpoints)
+    def _affordable(self) -> bool:
+        """Return whether a call may be repeated, and pay for it.
+
+        At most a tenth of the first calls, whatever fails. Not asked for a call that may go to an endpoint that has not
+        failed the record and works: an outage of one of two sends nobody down the ladder, and costs a record one call
+        for each further endpoint. Free is what waits for a breaker, too: that lets in one trial at a time.
+        """
+        return not any(endpoint.breaker.closed for endpoint in self._endpoints) or self._retries.spend()
+
+    async def _afford(self, passage: Passage) -> None:
+        """Wait until the call of a record that holds may be repeated. Its deadline does not run.
+
+        Each pause earns as a first call does, or all that hold could wait for one another: so each of them is asked
+        once in 20 s at the least.
+
+        Raises:
+            Stale: it grew too old meanwhile.
+        """
+        nth = 0
+        while not self._affordable():
+            nth += 1
+            pause_s = retry_s(nth)
+            if passage.stale_at_s is not None:
+                pause_s = min(pause_s, passage.stale_at_s - monotonic_s())
+                if pause_s <= 0:
+                    raise Stale("older than max_age_s before it could be asked for again")
+            await asyncio.sleep(pause_s)
+            self._retries.earn()
 
     def _on_change(self, endpoint: str, old: str, new: str, reason: str) -> None:
         """Count and log a breaker's change; not each failed trial, which comes every second of an outage."""
@@ -315,4 +301,13 @@ def _reply(said: Completion, to: Target, latency_s: float, *, attempts: int) -> 
         said.output_tokens,
         latency_s,
         attempts,
+        members=tuple(_member(one, to, latency_s) for one in said.members),
     )
+
+
+def _member(said: Completion | BadAnswer, to: Target, latency_s: float) -> Reply | BadAnswer:
+    """Return what one record of a batch got. The attempt is the batch's."""
+    if isinstance(said, BadAnswer):
+        said.endpoint = to.label
+        return said
+    return _reply(said, to, latency_s, attempts=0)

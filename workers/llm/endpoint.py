@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass
 
 from workers.errors import Busy, PenstockError
+from workers.llm.auto_limit import AutoLimit
 from workers.llm.backoff import cool_down_s
 from workers.llm.breaker import Breaker
+from workers.llm.goodput import START
 
 OUTAGE_REFUSALS = 3
 """So many refusals in a row, each after a pause and fewer calls, are no congestion: nobody is served."""
@@ -35,33 +37,53 @@ class Endpoint:
     calls refused together would cut it to one; nor does the trial of an open breaker, a single call. Answers give the
     limit back, one slot per `limit` answers; after an outage one per answer, until it is what it was (TCP's slow start
     and congestion avoidance, RFC 5681).
+
+    With `auto` the limit is given back up to what that search says (`top`) instead of `slots`. A first refusal lowers
+    the search too; a breaker that closes lets in `START` calls, then one more per answer.
+
+    `waking`: somebody warms it up, nobody else may ask. `last_used_s`: when a call last began or ended.
     """
 
-    def __init__(self, index: int, label: str, slots: int, breaker: Breaker) -> None:
+    def __init__(self, index: int, label: str, slots: int, breaker: Breaker, auto: AutoLimit | None = None) -> None:
         self.index = index
         self.label = label
         self.slots = slots
         self.breaker = breaker
         self.in_use = 0
-        self.limit = slots
-        self._quick_below = slots
+        self.auto = auto
+        self.top = self.limit = self._quick_below = auto.limit if auto is not None else slots
         self.cool_until_s = -math.inf
+        self.waking = False
+        self.last_used_s = math.inf
         self._credit = 0
         self._cut_at_s = -math.inf
         self._refusals = 0
 
     def admits(self, now_s: float) -> bool:
         """Return whether a call may begin now."""
-        return self.in_use < self.limit and now_s >= self.cool_until_s and self.breaker.admits(now_s)
+        return (
+            self.in_use < self.limit and now_s >= self.cool_until_s and not self.waking and self.breaker.admits(now_s)
+        )
+
+    def works(self, now_s: float) -> bool:
+        """Return whether calls may begin as soon as a slot is free."""
+        return self.breaker.closed and now_s >= self.cool_until_s and not self.waking
+
+    def sleeps(self, now_s: float, idle_s: float) -> bool:
+        """Return whether nobody has used it for so long, though it worked."""
+        return now_s - self.last_used_s > idle_s and not self.in_use and self.works(now_s)
 
     def admits_from_s(self) -> float:
         """Return the moment from which time alone lets a call begin; infinity when it takes the end of another call."""
-        return math.inf if self.in_use >= self.limit else max(self.cool_until_s, self.breaker.admits_from_s())
+        if self.waking or self.in_use >= self.limit:
+            return math.inf
+        return max(self.cool_until_s, self.breaker.admits_from_s())
 
     def enter(self, now_s: float) -> Grant:
         """Take a slot that `admits` allowed."""
         trial = self.breaker.enter()
         self.in_use += 1
+        self.last_used_s = now_s
         return Grant(self, self.breaker.epoch, trial, now_s)
 
     def release(self, grant: Grant) -> None:
@@ -71,26 +93,53 @@ class Endpoint:
             self.in_use -= 1
             self.breaker.abandon(grant.epoch, trial=grant.trial)
 
-    def settle(self, grant: Grant, error: PenstockError | None, now_s: float) -> None:
-        """Give a slot back after a call that ended with `error`, None for an answer."""
+    def settle(self, grant: Grant, error: PenstockError | None, now_s: float, *, wanted: bool = False) -> None:
+        """Give a slot back after a call that ended with `error`, None for an answer. `wanted`: somebody waits for it."""
+        said = wanted and self.breaker.closed and self.in_use >= self.limit >= self.top
         grant.held = False
         self.in_use -= 1
+        self.last_used_s = now_s
         self.breaker.record(grant.epoch, error, now_s)
         if isinstance(error, Busy):
             self._cool(error, fresh=grant.began_s >= self._cut_at_s, now_s=now_s)
         elif error is None and grant.began_s >= self._cut_at_s:
             self._refusals = 0
             if grant.trial:
-                self._quick_below = self.slots
-            if self.limit < self.slots:
+                self._reopen()
+            if self.limit < self.top:
                 self._grow()
+        if self.auto is not None:
+            self._search(self.auto, grant, error, now_s, said=said)
+
+    def _search(
+        self, auto: AutoLimit, grant: Grant, error: PenstockError | None, now_s: float, *, said: bool
+    ) -> None:
+        """Let the search count a call, and follow it."""
+        if grant.began_s >= self._cut_at_s and self.breaker.closed:
+            auto.ended(grant.began_s, error, now_s, said=said)
+            if auto.cut_by_timeouts():
+                self._cut_at_s = now_s
+        if self.limit == self.top or self.limit > auto.limit:
+            self.limit = auto.limit
+        self.top = auto.limit
+
+    def _reopen(self) -> None:
+        """Go on after an outage: quickly, and with `auto` from a few calls."""
+        self._quick_below = self.top
+        if self.auto is not None:
+            self.limit = min(self.limit, START)
 
     def _cool(self, error: Busy, *, fresh: bool, now_s: float) -> None:
         fresh = fresh and self.breaker.closed
         if fresh:
             self._refusals += 1
-            self.limit = max(1, self.limit // 2)
-            self._quick_below = self.limit if self._refusals < OUTAGE_REFUSALS else self.slots
+            if self.auto is not None and self._refusals == 1:
+                self.auto.cut_by_refusal()
+                self.top = self.limit = min(self.limit, self.auto.limit)
+            else:
+                self.limit = max(1, self.limit // 2)
+            quick = self._refusals >= OUTAGE_REFUSALS or self.auto is not None
+            self._quick_below = self.top if quick else self.limit
             self._credit = 0
             self._cut_at_s = now_s
         pause_s = error.retry_after_s

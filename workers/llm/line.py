@@ -3,13 +3,15 @@
 A call waits here for a slot, for a cool-down, or (those that hold) for the trial of a breaker. A record that has begun
 stands before those that have not: it came earlier, and its deadline runs. Otherwise first come, first served, and a
 free slot is handed over to whoever is next, so that nobody who comes later can take it.
+
+A call that failed at one endpoint waits for another one that works, though the first has slots: those behind take them.
 """
 
 import asyncio
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from workers.errors import BreakerOpen, DeadlineOver, Misconfigured, PenstockError, Stale
@@ -21,15 +23,15 @@ from workers.records import Passage
 class Waiter:
     """One call that waits. Its future gets a grant, or the error that turns it away.
 
-    `avoid` is the endpoint of its last failure: taken only when no other admits. `last` puts it behind everybody: a
-    trial that failed, so that one poisonous record is not the trial for ever.
+    `failed` are the endpoints that have failed it: not asked again while `another_works`. `last` puts it
+    behind everybody: a trial that failed, so that one poisonous record is not the trial for ever.
     """
 
     future: asyncio.Future[Grant | PenstockError]
     passage: Passage
     wait_s: float
     since_s: float
-    avoid: Endpoint | None = None
+    failed: Collection[Endpoint] = ()
     last: bool = False
     grant: Grant | None = None
 
@@ -67,11 +69,15 @@ class Line:
         yield from self._begun
         yield from self._fresh
 
-    def take(self, avoid: Endpoint | None, now_s: float) -> Grant | None:
+    def another_works(self, failed: Collection[Endpoint], now_s: float) -> bool:
+        """Return whether some endpoint has not failed this call and works, though it may have no slot free now."""
+        return any(endpoint.works(now_s) and endpoint not in failed for endpoint in self.endpoints)
+
+    def take(self, failed: Collection[Endpoint], now_s: float) -> Grant | None:
         """Return a slot if one is free and nobody waits for it."""
         if self._begun or self._fresh:
             return None
-        endpoint = self._choose(avoid, now_s)
+        endpoint = self._choose(failed, now_s)
         return None if endpoint is None else endpoint.enter(now_s)
 
     def join(self, waiter: Waiter, now_s: float) -> None:
@@ -82,7 +88,7 @@ class Line:
         if not waiter.future.done():
             self._watch(waiter)
             self._turn_away(now_s)
-            self._set_wake()
+            self._set_wake(now_s)
 
     def leave(self, waiter: Waiter, now_s: float) -> None:
         """Stop waiting (cancelled); a slot that was handed over in the same moment goes to the next."""
@@ -98,7 +104,7 @@ class Line:
 
     def settle(self, grant: Grant, error: PenstockError | None, now_s: float) -> None:
         """Give a slot back after a call that ended with `error`, None for an answer."""
-        grant.endpoint.settle(grant, error, now_s)
+        grant.endpoint.settle(grant, error, now_s, wanted=len(self) > 0)
         self.advance(now_s)
 
     def advance(self, now_s: float) -> None:
@@ -106,33 +112,38 @@ class Line:
         self._turn_away(now_s)
         self._let_in(now_s)
         self._note_broken(now_s)
-        self._set_wake()
+        self._set_wake(now_s)
 
-    def _choose(self, avoid: Endpoint | None, now_s: float) -> Endpoint | None:
+    def _choose(self, failed: Collection[Endpoint], now_s: float) -> Endpoint | None:
         """Return the endpoint with the smallest share of its slots in use among those that admit, None if none does.
 
         At equal share one that needs a trial comes first: otherwise it would stay open as long as the load is low.
         """
+        barred = failed if failed and self.another_works(failed, now_s) else ()
         best: Endpoint | None = None
         best_rank = (True, math.inf, True)
         for endpoint in self.endpoints:
-            if endpoint.admits(now_s):
-                rank = (endpoint is avoid, endpoint.in_use / endpoint.limit, endpoint.breaker.closed)
+            if endpoint.admits(now_s) and endpoint not in barred:
+                rank = (endpoint in failed, endpoint.in_use / endpoint.limit, endpoint.breaker.closed)
                 if best is None or rank < best_rank:
                     best, best_rank = endpoint, rank
         return best
 
     def _let_in(self, now_s: float) -> None:
-        while (waiter := next(iter(self), None)) is not None:
-            if waiter.future.done():  # cancelled, and its task has not run yet
-                self._remove(waiter)
-                continue
-            endpoint = self._choose(waiter.avoid, now_s)
-            if endpoint is None:
-                return
+        while (waiter := self._next(now_s)) is not None:
             self._remove(waiter)
-            waiter.grant = endpoint.enter(now_s)
-            waiter.future.set_result(waiter.grant)
+            if not waiter.future.done() and (endpoint := self._choose(waiter.failed, now_s)) is not None:
+                waiter.grant = endpoint.enter(now_s)
+                waiter.future.set_result(waiter.grant)
+
+    def _next(self, now_s: float) -> Waiter | None:
+        """Return the first who can be let in, or who was cancelled and whose task has not run yet."""
+        if not any(endpoint.admits(now_s) for endpoint in self.endpoints):
+            return None
+        for waiter in self:
+            if waiter.future.done() or not waiter.failed or self._choose(waiter.failed, now_s) is not None:
+                return waiter
+        return None
 
     def _note_broken(self, now_s: float) -> None:
         """Start or stop the clock of `wait_s`: it runs while no endpoint's breaker is closed, trials included."""
@@ -167,11 +178,13 @@ class Line:
         for waiter in self:
             self._watch(waiter)
 
-    def _set_wake(self) -> None:
+    def _set_wake(self, now_s: float) -> None:
         if not len(self):
             self.wake_at_s = math.inf
             return
-        self.wake_at_s = min(endpoint.admits_from_s() for endpoint in self.endpoints)
+        # Who waits beside an endpoint that admits now waits for another: time changes nothing at that one.
+        later_s = (endpoint.admits_from_s() for endpoint in self.endpoints)
+        self.wake_at_s = min((at_s for at_s in later_s if at_s > now_s), default=math.inf)
         if self._ends:
             self.wake_at_s = min(self.wake_at_s, self._ends[0][0])
 

@@ -47,6 +47,10 @@ class Series:
         """Count an attempt after the first."""
         metrics.RETRIES.labels(self._model, reason).inc()
 
+    def retry_refused(self) -> None:
+        """Count an attempt that the retry budget did not allow."""
+        metrics.RETRIES_REFUSED.labels(self._model).inc()
+
     def opened(self, endpoint: str, reason: str) -> None:
         """Count a breaker that opened."""
         metrics.BREAKER_OPENED.labels(self._model, endpoint, reason).inc()

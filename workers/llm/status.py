@@ -1,6 +1,6 @@
 """THE TABLE: from what a server answered instead of a completion to the error that decides what follows."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,14 +83,18 @@ class _Complaint:
     text: str
 
 
-def error_for(status: int, headers: Mapping[str, str], body: bytes, endpoint: str) -> NoAnswer:
+def error_for(
+    status: int, headers: Mapping[str, str], body: bytes, endpoint: str, table: Iterable[Row] = TABLE
+) -> NoAnswer:
     """Return the error for an answer that is no completion. Its text names status, endpoint, meaning and error code.
+
+    `table`: the dialect's; it ends with a row that fits everything.
 
     It does not quote the server's own words: servers quote requests (llama.cpp: "; messages = [...]"), and a prompt
     must not get into a log or a dead letter.
     """
     complaint = _complaint(body)
-    row = next(row for row in TABLE if _fits(row, status, complaint))
+    row = next(row for row in table if _fits(row, status, complaint))
     text = f"{status} from {endpoint}: {row.meaning}"
     if complaint.codes:
         text += f" ({', '.join(sorted(complaint.codes))})"

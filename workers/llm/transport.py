@@ -1,10 +1,10 @@
 """HTTP by aiohttp: one POST, its whole answer in memory, every failure translated. Nothing here knows what is asked."""
 
 import errno
-import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import NoReturn
 
 import aiohttp
@@ -13,9 +13,10 @@ from pydantic import SecretStr
 from yarl import URL
 
 from workers.clock import monotonic_s
-from workers.errors import EX_CONFIG, AnswerTooLarge, ConnectFailed, ConnectionLost, Exit, Misconfigured, TimedOut
+from workers.errors import EX_CONFIG, Exit
+from workers.llm import failures
+from workers.llm.request_id import HEADER, RequestIds, is_anothers
 from workers.llm.resolver import CheckedResolver, ForbiddenAddress
-from workers.llm.scrub import quote
 from workers.settings.checks.endpoints import is_forbidden_address, literal_address
 from workers.settings.servers import ModelSettings
 from workers.settings.slots import slots_of
@@ -25,6 +26,14 @@ KEEP_ALIVE_S = 4.0
 
 DNS_TTL_S = 30
 """A service that moved is found again after this."""
+
+STANDING_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "User-Agent": "penstock",
+}
+"""In every request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,9 @@ class Transport:
     def __init__(self, settings: ModelSettings, resolver: AbstractResolver | None = None) -> None:
         self._settings = settings
         self._resolver = resolver
+        self._method = settings.custom.method if settings.custom else "POST"
         self._whole = self._timeout(settings.timeout_s)
+        self._ids = RequestIds() if settings.request_id else None
         self._pool: aiohttp.ClientSession | None = None
         self._single: aiohttp.ClientSession | None = None
 
@@ -77,7 +88,7 @@ class Transport:
         Raises:
             Exit: 78, `ca_file` cannot be read.
         """
-        context = self._tls()
+        context = tls_of(self._settings)
         resolver = CheckedResolver(self._resolver or aiohttp.ThreadedResolver())
         slots = slots_of(self._settings)
         self._pool = self._session(
@@ -114,34 +125,62 @@ class Transport:
         """Return status, headers and body of the answer, whatever the status, within `timeout_s` in all.
 
         Raises:
-            TimedOut, ConnectFailed, ConnectionLost, AnswerTooLarge: all retryable.
+            TimedOut, ConnectFailed, ConnectionLost, AnswerTooLarge, MixedUp: all retryable.
             Misconfigured: the host is one that must not be asked.
 
         Cancellation closes the connection.
         """
         timeout = self._whole if timeout_s == self._settings.timeout_s else self._timeout(timeout_s)
+        headers, request_id = to.headers, None
+        if self._ids is not None:
+            request_id = self._ids.new()
+            headers = {HEADER: request_id} if headers is None else {**headers, HEADER: request_id}
         try:
-            answer = await self._send(to, body, timeout)
+            answer = await self._send(to, body, timeout, headers)
             try:
+                if request_id is not None and is_anothers(request_id, answer.headers):
+                    raise failures.mixed_up(to.label)
                 return answer.status, answer.headers, await self._read(answer, to)
             finally:
                 answer.release()  # closes the connection unless the body was read to its end
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             self._translate(exc, to, timeout)
 
-    async def _send(self, to: Target, body: bytes, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def get(self, to: Target, path: str, timeout_s: float) -> bytes | None:
+        """Return the body of a 200 at another path of the server, None for any other answer. Raises as `post`."""
+        if self._pool is None:
+            raise RuntimeError("not started")
+        limits = self._timeout(timeout_s)
+        try:
+            async with self._pool.get(
+                URL(to.label + path), headers=to.headers, timeout=limits, allow_redirects=False
+            ) as answer:
+                return await self._read(answer, to) if answer.status == HTTPStatus.OK else None
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            self._translate(exc, to, limits)
+
+    async def _send(
+        self, to: Target, body: bytes, limits: aiohttp.ClientTimeout, headers: Mapping[str, str] | None
+    ) -> aiohttp.ClientResponse:
         if self._pool is None or self._single is None:
             raise RuntimeError("not started")
         began_s = monotonic_s()
         try:
-            return await self._pool.post(to.url, data=body, headers=to.headers, timeout=limits, allow_redirects=False)
+            return await self._pool.request(
+                self._method, to.url, data=body, headers=headers, timeout=limits, allow_redirects=False
+            )
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
             # A keep-alive connection that the server closed while we sent. Asking again is safe: it has no side effect.
             left_s = (limits.total or 0.0) - (monotonic_s() - began_s)
             if not _went_stale(exc) or left_s <= 0:
                 raise
-        return await self._single.post(
-            to.url, data=body, headers=to.headers, timeout=self._timeout(left_s), allow_redirects=False
+        return await self._single.request(
+            self._method,
+            to.url,
+            data=body,
+            headers=headers,
+            timeout=self._timeout(left_s),
+            allow_redirects=False,
         )
 
     async def _read(self, answer: aiohttp.ClientResponse, to: Target) -> bytes:
@@ -152,7 +191,7 @@ class Transport:
             size += len(chunk)
             if size > most:
                 answer.close()
-                raise AnswerTooLarge(f"{to.label} sent more than {most} bytes; connection closed")
+                raise failures.too_large(to.label, most)
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -160,26 +199,26 @@ class Transport:
         """Raise our error for a foreign one. Its own text is not quoted: it may hold the URL with what is in it."""
         match exc:
             case aiohttp.ConnectionTimeoutError():
-                raise ConnectFailed(f"no connection to {to.label} in {self._settings.connect_timeout_s:g} s") from exc
+                raise failures.no_connection(to.label, self._settings.connect_timeout_s) from exc
             case TimeoutError():
-                raise TimedOut(f"no complete answer from {to.label} in {timeout.total:.3g} s") from exc
-            case aiohttp.ClientConnectorCertificateError():
-                raise ConnectFailed(f"certificate of {to.label} refused: {_why(exc.certificate_error)}") from exc
-            case aiohttp.ClientConnectorSSLError():
-                raise ConnectFailed(f"no TLS with {to.label}: does it speak https?") from exc
+                raise failures.timed_out(to.label, timeout.total or 0.0) from exc
             case aiohttp.ClientConnectorDNSError(os_error=ForbiddenAddress()):
-                raise Misconfigured(f"{to.label} leads to a link-local or cloud metadata address: not asked") from exc
+                raise failures.forbidden(to.label) from exc
             case aiohttp.ClientConnectorDNSError():
-                raise ConnectFailed(f"the host name of {to.label} cannot be resolved") from exc
-            case aiohttp.ClientConnectorError():
-                raise ConnectFailed(f"cannot connect to {to.label}: {_why(exc.os_error)}") from exc
+                raise failures.unresolved(to.label) from exc
+            case aiohttp.ClientConnectorCertificateError(certificate_error=why):
+                raise failures.not_connected(to.label, why) from exc
+            case aiohttp.ClientConnectorError(os_error=why):
+                raise failures.not_connected(to.label, why) from exc
             case aiohttp.ClientResponseError():
                 # aiohttp's own invention: "status 400" for an answer that is no HTTP. The model never said 400.
-                raise ConnectionLost(f"what {to.label} sent is no HTTP answer") from exc
+                raise failures.not_http(to.label) from exc
             case aiohttp.ClientPayloadError():
-                raise ConnectionLost(f"the answer of {to.label} broke off") from exc
+                raise failures.broke_off(to.label) from exc
+            case aiohttp.ServerDisconnectedError():
+                raise failures.lost(to.label) from exc
             case _:
-                raise ConnectionLost(f"connection to {to.label} lost: {_why(exc)}") from exc
+                raise failures.lost(to.label, exc) from exc
 
     def _timeout(self, total_s: float) -> aiohttp.ClientTimeout:
         # `total` always: a slow drip resets sock_read with every byte.
@@ -188,27 +227,27 @@ class Transport:
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
-            headers={
-                "Content-Type": "application/json",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": "penstock",
-            },
+            headers=STANDING_HEADERS,
             timeout=self._whole,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
         )
 
-    def _tls(self) -> ssl.SSLContext | bool:
-        """Return what checks certificates: the system's authorities (True), or those of `ca_file` alone."""
-        path = self._settings.ca_file
-        if path is None:
-            return True
-        try:
-            return ssl.create_default_context(cafile=path)
-        except (OSError, ssl.SSLError) as exc:
-            raise Exit(EX_CONFIG, f"ca_file {path}: {_why(exc)}") from exc
+
+def tls_of(settings: ModelSettings) -> ssl.SSLContext | bool:
+    """Return what checks certificates: the system's authorities (True), or those of `ca_file` alone.
+
+    Raises:
+        Exit: 78, `ca_file` cannot be read.
+    """
+    path = settings.ca_file
+    if path is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as exc:
+        raise Exit(EX_CONFIG, f"ca_file {path}: {failures.why(exc)}") from exc
 
 
 def _went_stale(exc: Exception) -> bool:
@@ -216,12 +255,3 @@ def _went_stale(exc: Exception) -> bool:
     if isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientConnectionResetError):
         return True
     return isinstance(exc, aiohttp.ClientOSError) and exc.errno == errno.EPIPE
-
-
-def _why(exc: BaseException) -> str:
-    """Return the system's words for an error, or its class: never its text, which may hold addresses of ours."""
-    if isinstance(exc, ssl.SSLError):
-        return quote(getattr(exc, "verify_message", "") or exc.reason or "SSLError")
-    if isinstance(exc, OSError) and exc.errno:
-        return os.strerror(exc.errno)
-    return type(exc).__name__

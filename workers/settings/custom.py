@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from workers.settings.problems import did_you_mean, shown
 from workers.settings.types import FaultAt, Strict
@@ -47,15 +47,16 @@ def _texts(value: Any, at: tuple[Step, ...] = ()) -> Iterator[tuple[tuple[Step, 
             yield from _texts(child, (*at, place))
 
 
-def _template(body: dict[str, Any] | list[Any]) -> dict[str, Any] | list[Any]:
+def _template(body: Any) -> Any:
+    if not isinstance(body, dict | list):
+        raise ValueError("must be a mapping or a list")  # noqa: TRY004 - pydantic makes a complaint of this one only
     prompts = 0
     for at, text in _texts(body):
         name = placeholder_in(text)
         if name is None:
             _demand_plain(at, text)
         elif name not in PLACEHOLDERS:
-            near = did_you_mean(name, PLACEHOLDERS)
-            raise FaultAt(at, f"must hold known placeholders: no {shown(text)}{near}; for the text itself write <{text}")
+            raise FaultAt(at, f"must be a placeholder that there is, or plain text: {_unknown(text)}")
         elif name == PROMPT:
             prompts += 1
             if prompts > 1:
@@ -69,11 +70,15 @@ def _template(body: dict[str, Any] | list[Any]) -> dict[str, Any] | list[Any]:
     return body
 
 
+def _unknown(text: str) -> str:
+    near = did_you_mean(text, [f"<{name}>" for name in PLACEHOLDERS])
+    return f"no {shown(text)}{near} (write {shown(f'<{text}')} to send that text)"
+
+
 def _demand_plain(at: tuple[Step, ...], text: str) -> None:
     for found in _WRITTEN.finditer(text):
         if not found[1] and found[2] in PLACEHOLDERS:
-            what = f"must be {found[0]} alone: inside other text a placeholder is not filled in (or write <{found[0]})"
-            raise FaultAt(at, what)
+            raise FaultAt(at, f"must be `{found[0]}` alone: inside other text nothing is filled in")
 
 
 def _url_path(path: str) -> str:
@@ -101,10 +106,10 @@ class CustomSettings(Strict):
     path: Annotated[str, AfterValidator(_url_path)] = Field(
         description="where it is asked, from the root in `url`", examples=["/classify"]
     )
-    body: Annotated[dict[str, Any] | list[Any], AfterValidator(_template)] = Field(
+    body: Annotated[dict[str, Any] | list[Any], BeforeValidator(_template)] = Field(
         description="the request's JSON. A value that is `<prompt>` (needed, once), `<system>`, `<schema>` (null for a "
-        "text answer), `<model>`, `<max_tokens>` or `<temperature>` is filled in and keeps its JSON type; `<<eos>` "
-        "stands for the text `<eos>`",
+        "text answer), `<model>`, `<max_tokens>` or `<temperature>` is filled in and keeps its JSON type; what has "
+        "no place here is not sent, the system prompt too; `<<eos>` stands for the text `<eos>`",
         examples=[{"text": "<prompt>", "instructions": "<system>", "limit": "<max_tokens>"}],
     )
     answer: AnswerPath = Field(

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from workers.settings.budget import BudgetSettings
+from workers.settings.inputs import FieldPath, InputPart
 from workers.settings.routes import RouteSettings
 from workers.settings.rungs import ModelRung, RungSettings
 from workers.settings.servers import ModelSettings
@@ -143,6 +145,7 @@ class TopicOverrides(Strict):
     fallback: TopicName | None = Field(default=None, description="what a rung of the ladder answered")
     review: TopicName | None = Field(default=None, description="copies for a person to look at")
     dlq: TopicName | None = Field(default=None, description="records that nothing could answer, as they came")
+    retry: TopicName | None = Field(default=None, description="deferred records, which this task reads again")
 
 
 def _as_list(value: Any) -> Any:
@@ -196,6 +199,11 @@ class TaskSettings(Strict):
         examples=[[{"when": {"field": "body", "longer_than": 8_000}, "model": "long"}]],
     )
     prompt: PromptFiles = Field(description="what the model is asked")
+    inputs: dict[FieldPath, InputPart] = Field(
+        default={},
+        description="budgets for texts of the record, by path (`.`: all of it); a longer one is cut for the prompt",
+        examples=[{"body": {"max_tokens": 1_500, "keep": "ends"}}],
+    )
     answer: Answer = Field(description="what the model must answer")
     share_calls: bool = Field(
         default=False, description="identical requests that run at the same time share one call and its answer"
@@ -203,8 +211,16 @@ class TaskSettings(Strict):
     cache: CacheSettings | None = Field(
         default=None, description="keep good answers, and give them to identical requests", examples=[{"ttl_s": 600.0}]
     )
-    when_unavailable: Literal["fallback", "hold"] = Field(
-        default="fallback", description="while no endpoint answers: let the ladder answer, or wait"
+    budget: BudgetSettings | None = Field(
+        default=None, description="what its calls may use per day", examples=[{"tokens_per_day": 5_000_000}]
+    )
+    when_unavailable: Literal["fallback", "hold", "defer"] = Field(
+        default="fallback",
+        description="while no endpoint answers: let the ladder answer, wait, or try again later (needs `order: none`)",
+    )
+    retry_delay_s: Seconds = Field(default=60.0, description="with `defer`: how long a record waits in the retry topic")
+    max_deferrals: int = Field(
+        default=3, gt=0, le=99, description="with `defer`: how often a record waits there before the ladder answers"
     )
     fallback_rate: Literal["measured", "unlimited"] = Field(
         default="measured", description="how fast records may leave down the ladder while no endpoint answers"
@@ -215,6 +231,11 @@ class TaskSettings(Strict):
     def models_in_order(self) -> list[str]:
         """Return the names of the models that are asked: the first, then those of the ladder."""
         return [self.model, *(rung.model for rung in self.ladder if isinstance(rung, ModelRung))]
+
+    @property
+    def defers(self) -> bool:
+        """Whether this task has a retry topic."""
+        return self.when_unavailable == "defer"
 
     def all_models(self) -> list[str]:
         """Return the names of all models that a record may be sent to, each once."""

@@ -4,7 +4,19 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from workers.settings.types import Bytes, Count, OptionalFile, OptionalSecret, Seconds, Strict
+from workers.settings.batch import CAN_BATCH, BatchSettings
+from workers.settings.budget import Price
+from workers.settings.custom import CustomSettings
+from workers.settings.types import (
+    Bytes,
+    Count,
+    FaultAt,
+    KeepAlive,
+    OptionalFile,
+    OptionalSecret,
+    Seconds,
+    Strict,
+)
 
 
 class Breaker(Strict):
@@ -29,8 +41,21 @@ class EndpointSettings(Strict):
 class ModelSettings(Strict):
     """A model, as one or several endpoints serve it. `url` directly on the model is short for one endpoint."""
 
-    dialect: Literal["openai", "vllm", "llamacpp", "tgi", "ollama"] = Field(
+    dialect: Literal["openai", "vllm", "llamacpp", "tgi", "ollama", "completions", "custom"] = Field(
         default="openai", description="how the server wants to be asked"
+    )
+    custom: CustomSettings | None = Field(
+        default=None, description="for `dialect: custom`: what to send, and where the answer stands"
+    )
+    keep_alive: KeepAlive | None = Field(
+        default=None,
+        description="for `dialect: ollama`: how long the model stays loaded after a call, in seconds or as `30m`; -1 "
+        "is for ever; unset, Ollama unloads it after 5 idle minutes, and the next call waits until it is loaded",
+    )
+    batch: BatchSettings | None = Field(
+        default=None,
+        description="for `dialect: completions`: several records in one request, each with a prompt of its own",
+        examples=[{"max_records": 8, "linger_s": 0.1}],
     )
     model: str = Field(min_length=1, description="the name the server knows it by")
     strict_model: bool = Field(
@@ -43,8 +68,11 @@ class ModelSettings(Strict):
     connect_timeout_s: Seconds = Field(default=0.5, description="one connection attempt, TLS included")
     warm_up_s: Seconds | None = Field(
         default=None,
-        description="before records are read: one call to each endpoint, waited for so long; for servers that load the "
-        "model at the first call",
+        description="before records are read, and again after a minute without calls: one call to each endpoint, "
+        "waited for so long; for servers that load the model at the first call",
+    )
+    http_client: Literal["aiohttp", "lean"] = Field(
+        default="aiohttp", description="`lean` costs a fraction of the CPU per call, and speaks nothing but HTTP/1.1"
     )
     max_attempts: Count = Field(default=3, description="calls for one record, the first included")
     max_tokens: Count = Field(default=256, description="longest answer asked for")
@@ -53,8 +81,17 @@ class ModelSettings(Strict):
         default=None, description="sent as a bearer token", examples=["${file:/run/secrets/llm_api_key}"]
     )
     ca_file: OptionalFile = Field(default=None, description="CA bundle (PEM) for https; the system's own when unset")
+    tokenizer: OptionalFile = Field(
+        default=None, description="tokenizer.json, to count tokens as the model does; estimated when unset"
+    )
     max_response_bytes: Bytes = Field(default=1 << 20, description="a longer answer is cut off and refused")
+    request_id: bool = Field(
+        default=True,
+        description="send an `X-Request-Id`, and refuse an answer that comes back with another request's; false for a "
+        "cache before the server that repeats old headers and sets no `Age`",
+    )
     breaker: Breaker = Field(default=Breaker(), description="when an endpoint is no longer asked")
+    price: Price | None = Field(default=None, description="what its tokens cost: for `cost_usd` and budgets in dollars")
 
     @model_validator(mode="after")
     def _one_way_to_name_endpoints(self) -> "ModelSettings":
@@ -62,6 +99,22 @@ class ModelSettings(Strict):
             raise ValueError("give either `url` or `endpoints`")
         if self.endpoints and self.max_in_flight is not None:
             raise ValueError("`max_in_flight` belongs on each endpoint when `endpoints` is used")
+        return self
+
+    @model_validator(mode="after")
+    def _only_of_its_dialect(self) -> "ModelSettings":
+        if self.dialect == "custom" and self.custom is None:
+            raise ValueError("`dialect: custom` wants `custom`, with `path`, `body` and `answer`")
+        if self.custom is not None and self.dialect != "custom":
+            raise FaultAt(("custom",), "must stand beside `dialect: custom`: no other dialect looks at it")
+        if self.batch is not None and self.dialect not in CAN_BATCH:
+            raise FaultAt(
+                ("batch",), f"must stand beside `dialect: {CAN_BATCH[0]}`: only that server takes an array of prompts"
+            )
+        if self.keep_alive is not None and self.dialect != "ollama":
+            raise FaultAt(("keep_alive",), "must stand beside `dialect: ollama`: no other server knows it")
+        if self.strict_model and self.custom is not None and self.custom.model is None:
+            raise FaultAt(("strict_model",), "must have `custom.model`: where else would the name of the model stand?")
         return self
 
     def all_endpoints(self) -> list[EndpointSettings]:

@@ -31,6 +31,19 @@ def _in_folder(file: Path, validation: ValidationInfo) -> Path:
     return validation.context["folder"] / file if validation.context else file
 
 
+_GO_DURATION = re.compile(r"-?(\d+(\.\d+)?(ns|us|ms|s|m|h))+")
+
+
+def _keep_alive(value: Any) -> Any:
+    """Ollama reads a number as seconds and a text as Go's time.ParseDuration does: there a bare number is refused."""
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,15}", value):
+        value = int(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, str) and _GO_DURATION.fullmatch(value)):
+        raise ValueError("must be seconds, or a text such as 30m or 1h30m; -1 is for ever")
+    return value
+
+
 _SizeText = Annotated[str, Field(pattern=f"^{_SIZE_PATTERN}$")]
 _PositiveInt = Annotated[int, Field(gt=0)]
 Bytes = Annotated[
@@ -40,6 +53,7 @@ Bytes = Annotated[
 ]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
+KeepAlive = Annotated[int | float | str, BeforeValidator(_keep_alive)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_unset)]
 FilePath = Annotated[
     Path, Field(strict=False, description="relative to the configuration file"), AfterValidator(_in_folder)
@@ -47,6 +61,14 @@ FilePath = Annotated[
 OptionalFile = FilePath | None
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(as_secret), BeforeValidator(_empty_is_unset)]
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+
+
+class FaultAt(ValueError):
+    """What is wrong inside a value that pydantic takes as one; `at` is the way to it from there."""
+
+    def __init__(self, at: tuple[str | int, ...], what: str) -> None:
+        super().__init__(what)
+        self.at = at
 
 
 class Strict(BaseModel):

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from workers.settings.model import Settings
 from workers.settings.problems import did_you_mean, shown
 from workers.settings.tree import Mark, Path, Tree
+from workers.settings.types import FaultAt
 
 _KINDS = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a fraction"}
 
@@ -53,6 +54,8 @@ def complaints(errors: Iterable[ErrorDetails], tree: Tree) -> Iterator[Complaint
     """Yield one complaint per error, except about values that were reported already."""
     for error in errors:
         kind, loc = error["type"], error["loc"]
+        if isinstance(fault := error.get("ctx", {}).get("error"), FaultAt):
+            loc += fault.at
         path = written_path(loc[:-1] if kind == "missing" else loc, tree, last=kind == "extra_forbidden")
         if path in tree.spoilt:
             continue

@@ -15,11 +15,10 @@ from workers.errors import (
     AnswerUncertain,
     BadAnswer,
 )
-from workers.json_text import loads
-from workers.ladder.conditions import lookup
+from workers.json_text import loads, lookup
 from workers.nesting import MAX_DEPTH, too_deep
 from workers.records import Reply
-from workers.salvage import Rung, candidates
+from workers.salvage import Rung, candidates, without_thought
 from workers.task import Task
 
 _Check = Callable[[Any], str | None]
@@ -28,6 +27,8 @@ _Check = Callable[[Any], str | None]
 def parse(reply: Reply, task: Task) -> Any:
     """Return the enrichment: a value that passed the task's schema, or the stripped text when the answer is text.
 
+    A text that begins with the model's thought, `<think>...</think>`, is what follows it.
+
     JSON as orjson reads it: NaN and Infinity are refused, of duplicate keys the last one counts, integers beyond 64
     bits become floats. An answer that is JSON as a whole is judged as it is; else the texts inside it are looked at (a
     fence, an object in prose), and the one that passes the schema counts. When several pass, and differ, none does: a
@@ -35,10 +36,12 @@ def parse(reply: Reply, task: Task) -> Any:
 
     Raises (none is retryable; each keeps the answer in `raw`, no text quotes it):
         AnswerEmpty: nothing but blanks.
-        AnswerNotJson, AnswerOffSchema: for answers by schema.
+        AnswerNotJson, AnswerOffSchema: for answers by schema; and AnswerOffSchema for a text that is a thought without
+            an end.
         AnswerTooLong: for text answers.
         AnswerUncertain: it says itself that it is less sure than `answer.confidence` wants.
-        AnswerCut: one of the above, or any text, and `finish_reason` says that the model ran out of tokens.
+        AnswerCut: one of the above, or any text, and `finish_reason` says that the model ran out of tokens. Not a text
+            that is too long already: more tokens would not make it shorter.
     """
     text = reply.text.strip()
     try:
@@ -46,7 +49,7 @@ def parse(reply: Reply, task: Task) -> Any:
             raise AnswerEmpty("nothing but blanks", reply.text)
         value = _text(text, reply, task) if task.check is None else _json(text, reply, task, task.check)
     except BadAnswer as exc:
-        if reply.finish_reason == "length":
+        if reply.finish_reason == "length" and not isinstance(exc, AnswerTooLong):
             raise AnswerCut(f"max_tokens reached after {reply.output_tokens} tokens; {exc}", reply.text) from exc
         raise
     _demand_confidence(value, reply, task)
@@ -66,11 +69,23 @@ def _demand_confidence(value: Any, reply: Reply, task: Task) -> None:
 
 def _text(text: str, reply: Reply, task: Task) -> str:
     limit = task.settings.answer.text
-    if limit is not None and len(text) > limit.max_chars:
-        raise AnswerTooLong(f"{len(text)} characters, max_chars is {limit.max_chars}", reply.text)
+    said = without_thought(text)
+    if said is None:
+        raise AnswerOffSchema("a thought that does not end", reply.text)
+    if not said:
+        raise AnswerEmpty("nothing but a thought", reply.text)
+    if limit is not None and len(said) > limit.max_chars:
+        raise AnswerTooLong(f"{len(said)} characters, max_chars is {limit.max_chars}", reply.text)
     if reply.finish_reason == "length":  # half a text has no schema that could tell
         raise BadAnswer("the text is not whole", reply.text)
-    return text
+    if said != text:
+        _note_repair("thought", reply, task)
+    return said
+
+
+def _note_repair(rung: Rung, reply: Reply, task: Task) -> None:
+    metrics.ANSWERS_SALVAGED.labels(task.name, rung).inc()
+    reply.repairs += (rung,)
 
 
 def _json(text: str, reply: Reply, task: Task, check: _Check) -> Any:
@@ -100,8 +115,7 @@ def _salvaged(text: str, reply: Reply, task: Task, check: _Check, error: orjson.
     if len(fits) > 1:
         raise AnswerOffSchema(f"{len(fits)} different answers in one", reply.text) from error
     for rung, value in fits.values():
-        metrics.ANSWERS_SALVAGED.labels(task.name, rung).inc()
-        reply.repairs += (rung,)
+        _note_repair(rung, reply, task)
         return value
     if first_wrong:
         raise AnswerOffSchema(first_wrong, reply.text) from error

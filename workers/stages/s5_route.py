@@ -1,16 +1,17 @@
 """Stage 5: what is produced for an outcome, and where. Plain functions; every record passes here once."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Literal
 
-from topics import deadletters, enriched, fallbacks, requests, reviews
+from topics import deadletters, enriched, fallbacks, requests, retries, reviews
 from topics.headers import Header, passed_on
 from topics.provenance import Provenance, rfc3339
 from topics.shapes import NotMergeable, Shape
 from workers import clock
 from workers.errors import BadAnswer, Internal, MergeRefused
-from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
+from workers.outcome import Deferred, Enriched, Erased, Fallback, Outcome, Rejected
 from workers.records import OLDEST_TIMESTAMP_MS, Outgoing, Record
 from workers.task import Task
 
@@ -39,10 +40,12 @@ def route(
         MergeRefused: the task merges, and this input cannot be merged into.
         Internal: the enrichment is no JSON (a rule's Python callable, an answer nested past orjson's 254 levels).
 
-    Never for Rejected or Erased. None of them is retryable.
+    Never for Rejected, Deferred or Erased. None of them is retryable.
     """
     if isinstance(outcome, Rejected):
         return [_dead_letter(record, outcome, task, partitions)]
+    if isinstance(outcome, Deferred):
+        return [_retry(record, outcome, task, partitions)]
     lineage = requests.decode(record.headers) if record.headers else requests.FRESH
     source = lineage.origin or record.source
     now_s = wall_s()
@@ -91,10 +94,13 @@ def _provenance(outcome: Enriched | Fallback, task: Task, source: str, now_s: fl
             latency_s=round(reply.latency_s, 6),
             input_tokens=reply.input_tokens,
             output_tokens=reply.output_tokens,
+            cost_usd=None if reply.cost_usd is None else round(reply.cost_usd, 9),
             repairs=reply.repairs,
             passed_by=reply.passed_by,
+            cut=tuple(map(asdict, reply.cut)),
             shared=reply.shared,
             cached=reply.cached,
+            batch=reply.batch,
             produced_at=rfc3339(now_s),
         )
     error = outcome.error
@@ -156,6 +162,29 @@ def _partition(record: Record, topic: str, partitions: Mapping[str, int]) -> int
     if count == partitions.get(record.topic) and record.partition < count:
         return record.partition
     return record.partition % count if record.key is None else None
+
+
+def _retry(record: Record, outcome: Deferred, task: Task, partitions: Mapping[str, int]) -> Outgoing:
+    """Return the record for the retry topic: now is its time there, so that it is due in the order of offsets."""
+    topic = task.outputs[record.topic].retry
+    if topic is None:
+        raise Internal("a deferred record, and no retry topic")
+    retry = retries.Retry(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp_ms,
+        deferrals=outcome.deferrals,
+    )
+    source = requests.decode(record.headers).origin or record.source
+    return Outgoing(
+        topic=topic,
+        partition=_partition(record, topic, partitions),
+        key=record.key,
+        value=record.value,
+        headers=retries.headers(record.headers, retry, source=source, task=task.name, reason=outcome.error.reason),
+        timestamp_ms=None,
+    )
 
 
 def _dead_letter(record: Record, outcome: Rejected, task: Task, partitions: Mapping[str, int]) -> Outgoing:

@@ -21,13 +21,14 @@ from aiokafka.errors import (
 from aiokafka.structs import ConsumerRecord
 
 from workers import metrics
-from workers.clock import monotonic_s
+from workers.clock import monotonic_s, wall_s
 from workers.errors import EX_CONFIG, EX_SOFTWARE, Exit
 from workers.log import get_logger
 from workers.records import Record
 from workers.settings.model import Settings
 from workers.stream import clients
 from workers.stream.commits import Commits
+from workers.stream.due import due, restored
 from workers.stream.lane import Lane
 from workers.stream.ledger import Ledger
 from workers.stream.offsets import Offsets
@@ -64,6 +65,8 @@ class Feed:
     put: Put
     depth: Callable[[], int]
     """Batches on the channel."""
+    delay_s: float | None = None
+    """Of a retry topic: how long after its timestamp a record is due."""
 
 
 class Intake(ConsumerRebalanceListener):
@@ -92,6 +95,8 @@ class Intake(ConsumerRebalanceListener):
         self._stopping = False
         self._approached: dict[TopicPartition, int] = {}
         """Partitions in which a batch could not be read, and the offset that we stood at then."""
+        self._due_at_s: dict[TopicPartition, float] = {}
+        """Partitions of retry topics whose next record was not due, and when (monotonic) to look again."""
         self.ledgers: dict[TopicPartition, Ledger] = {}
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with what must end the process."""
@@ -137,8 +142,8 @@ class Intake(ConsumerRebalanceListener):
         running = await asyncio.gather(*(lane.settle(leaving, timeout_s) for lane in self._lanes))
         for lane, deliveries in zip(self._lanes, running, strict=True):
             for delivery in deliveries:
-                record = delivery.record
-                self._orphans[record.topic, record.partition, record.offset] = (lane, delivery)
+                ledger = delivery.ledger
+                self._orphans[ledger.topic, ledger.partition, delivery.offset] = (lane, delivery)
         return sum(map(len, running))
 
     def _let_go(self) -> None:
@@ -146,6 +151,7 @@ class Intake(ConsumerRebalanceListener):
         for ledger in self.ledgers.values():
             ledger.leaving = ledger.closed = True
         self.ledgers = {}
+        self._due_at_s = {}
         self.commits.forget()
 
     async def _last_commit(self, timeout_s: float) -> None:
@@ -173,12 +179,21 @@ class Intake(ConsumerRebalanceListener):
             self._consumer.seek(tp, ledger.next_offset)
         self.ledgers = ledgers
         self._partitions = Counter(self.feeds[tp.topic].lane for tp in ledgers)
+        self._share_budgets()
         for at, (_, orphan) in list(self._orphans.items()):
             if TopicPartition(at[0], at[1]) not in ledgers:
                 self._drop_orphan(at, orphan)
         self.joined = True
         self._gate.set()
         log.info("partitions_assigned", count=len(assigned), skip=sum(len(ledger.skip) for ledger in ledgers.values()))
+
+    def _share_budgets(self) -> None:
+        """A replica has as much of a task's budget as it has of the partitions that the task reads."""
+        for task in (lane.task for lane in self._lanes):
+            if task.budget is not None:
+                topics = [topic for topic, feed in self.feeds.items() if feed.lane.task.name == task.name]
+                every = sum(len(self._consumer.partitions_for_topic(topic) or ()) for topic in topics)
+                task.budget.take_share(sum(tp.topic in topics for tp in self.ledgers), every)
 
     # ------------------------------------------------------------------ the pump
 
@@ -244,9 +259,13 @@ class Intake(ConsumerRebalanceListener):
         if not self.ledgers:
             await asyncio.sleep(IDLE_WAIT_S)
             return
+        asleep = sum(map(self._asleep, self.ledgers))
         rooms = {tp: room for tp in self.ledgers if (room := self.room(tp)) > 0}
-        if len(rooms) < len(self.ledgers):
+        if len(rooms) + asleep < len(self.ledgers):
             await asyncio.sleep(FULL_WAIT_S)
+            return
+        if not rooms:
+            await asyncio.sleep(IDLE_WAIT_S)
             return
         limit = 1 if self._approached else min(FETCH_MAX_RECORDS, *rooms.values())
         fetched = await self._consumer.getmany(*rooms, timeout_ms=int(IDLE_WAIT_S * 1000), max_records=limit)
@@ -255,10 +274,14 @@ class Intake(ConsumerRebalanceListener):
     def room(self, tp: TopicPartition) -> int:
         """Return how many more records may be fetched from this partition now."""
         ledger = self.ledgers.get(tp)
-        if ledger is None or self._stopping:
+        if ledger is None or self._stopping or self._asleep(tp):
             return 0
         lane = self.feeds[tp.topic].lane
         return lane.window.room(ledger, self._partitions[lane])
+
+    def _asleep(self, tp: TopicPartition) -> bool:
+        """Return whether nothing of this partition, one of a retry topic, is due yet."""
+        return bool(self._due_at_s) and monotonic_s() < self._due_at_s.get(tp, 0.0)
 
     async def _deliver(self, fetched: Mapping[TopicPartition, list[ConsumerRecord]], epoch: int) -> bool:
         """Enter fetched records in ledger and window and put them on their lane's channel; stale ones are dropped."""
@@ -268,13 +291,24 @@ class Intake(ConsumerRebalanceListener):
                 self._rewind(fetched)
                 return False
             feed = self.feeds[tp.topic]
-            batch = [
-                delivery for record in records if (delivery := self._entered(feed.lane, ledger, record)) is not None
-            ]
-            self.delivered_at_s = monotonic_s()
+            ready = records if feed.delay_s is None else self._due_of(tp, records, feed.delay_s)
+            batch = [delivery for record in ready if (delivery := self._entered(feed, ledger, record)) is not None]
+            if ready:
+                self.delivered_at_s = monotonic_s()
             if batch:
                 await feed.put(batch)
         return bool(fetched)
+
+    def _due_of(self, tp: TopicPartition, records: list[ConsumerRecord], delay_s: float) -> list[ConsumerRecord]:
+        """Return the records that are due; at the first that is not the consumer goes back, and waits until it is.
+
+        So its position stays that of the ledger, and whoever owns the partition next finds the record where it is.
+        """
+        count, wait_s = due([record.timestamp for record in records], delay_s, wall_s())
+        if count < len(records):
+            self._consumer.seek(tp, records[count].offset)
+            self._due_at_s[tp] = monotonic_s() + wait_s
+        return records[:count]
 
     def _rewind(self, stale: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
         """A fetch that a rebalance overtook may hold records of the new generation: read them again, or they are lost.
@@ -285,11 +319,12 @@ class Intake(ConsumerRebalanceListener):
             if (ledger := self.ledgers.get(tp)) is not None:
                 self._consumer.seek(tp, ledger.next_offset)
 
-    def _entered(self, lane: Lane, ledger: Ledger, fetched: ConsumerRecord) -> Delivery | None:
+    def _entered(self, feed: Feed, ledger: Ledger, fetched: ConsumerRecord) -> Delivery | None:
         """Return a delivery to start; None when it is finished already, an orphan takes it, or its key's chain does.
 
         Chains grow here, in fetch order, so that an orphan never overtakes its redelivered predecessors.
         """
+        lane = feed.lane
         if not ledger.take(fetched.offset, fetched.timestamp):
             metrics.SKIPPED.labels(ledger.topic).inc()
             return None
@@ -307,7 +342,11 @@ class Intake(ConsumerRebalanceListener):
             fetched.value,
             fetched.headers,
         )
-        delivery = lane.delivery(record, ledger)
+        if feed.delay_s is None:
+            delivery = lane.delivery(record, ledger)
+        else:
+            original, deferrals = restored(record, lane.task.outputs)
+            delivery = lane.delivery(original, ledger, offset=record.offset, deferrals=deferrals)
         return delivery if lane.window.may_start(delivery) else None
 
     async def _pass_gaps(self, epoch: int) -> None:

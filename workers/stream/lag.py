@@ -78,7 +78,8 @@ class Lag:
         return {tp: Reach(end, await self._consumer.position(tp)) for tp, end in ends.items()}
 
     def _sample_lag(self, reach: Mapping[TopicPartition, Reach]) -> None:
-        ledgers = self._intake.ledgers
+        self._sample_retries(reach)
+        ledgers = {tp: ledger for tp, ledger in self._intake.ledgers.items() if self._delay_s(tp) is None}
         for tp in self._shown - set(ledgers):
             metrics.LAG.remove(tp.topic, str(tp.partition))
             metrics.COMMIT_GAP.remove(tp.topic, str(tp.partition))
@@ -89,12 +90,32 @@ class Lag:
             metrics.LAG.labels(tp.topic, str(tp.partition)).set(max(0, reach[tp].end - committed))
             metrics.COMMIT_GAP.labels(tp.topic, str(tp.partition)).set(ledgers[tp].gap())
 
+    def _delay_s(self, tp: TopicPartition) -> float | None:
+        """Return the delay of a retry topic, None for an input."""
+        return self._intake.feeds[tp.topic].delay_s
+
+    def _sample_retries(self, reach: Mapping[TopicPartition, Reach]) -> None:
+        """What waits in retry topics is there on purpose: it has series of its own, and is no lag."""
+        ledgers = {tp: ledger for tp, ledger in self._intake.ledgers.items() if self._delay_s(tp) is not None}
+        for feed in self._intake.feeds.values():
+            if feed.delay_s is None:
+                continue
+            name = feed.lane.task.name
+            mine = {tp: ledger for tp, ledger in ledgers.items() if self._intake.feeds[tp.topic].lane is feed.lane}
+            oldest_ms = feed.lane.oldest_timestamp_ms(mine.values())
+            overdue_s = wall_s() - oldest_ms / 1000 - feed.delay_s if oldest_ms else 0.0
+            metrics.RETRY_OVERDUE_S.labels(name).set(max(0.0, overdue_s))
+            if mine.keys() <= reach.keys():
+                committed = {tp: self._intake.commits.committed.get(tp, at.position) for tp, at in mine.items()}
+                metrics.RETRY_LAG.labels(name).set(sum(max(0, reach[tp].end - committed[tp]) for tp in mine))
+
     def _sample_lanes(self) -> None:
         ledgers = self._intake.ledgers
         feeds = {feed.lane: feed for feed in self._intake.feeds.values()}
         for lane, feed in feeds.items():
             name, window = lane.task.name, lane.window
-            mine = [ledger for tp, ledger in ledgers.items() if self._intake.feeds[tp.topic].lane is lane]
+            inputs = {topic for topic, feed in self._intake.feeds.items() if feed.lane is lane and feed.delay_s is None}
+            mine = [ledger for tp, ledger in ledgers.items() if tp.topic in inputs]
             oldest_ms = lane.oldest_timestamp_ms(mine)
             metrics.OLDEST_UNFINISHED_S.labels(name).set(max(0.0, wall_s() - oldest_ms / 1000) if oldest_ms else 0.0)
             metrics.IN_FLIGHT.labels(name).set(window.count)
@@ -106,6 +127,9 @@ class Lag:
             for reason in HOLDS:
                 metrics.TASK_HELD.labels(name, reason).set(reason in holds)
             metrics.GUARD_BUDGET.labels(name).set(lane.task.guard.budget)
+            if lane.task.budget is not None:
+                for kind, ratio in lane.task.budget.spent_ratios().items():
+                    metrics.BUDGET_SPENT_RATIO.labels(name, kind).set(ratio)
         for topic in self._intake.feeds:
             metrics.ASSIGNED_PARTITIONS.labels(topic).set(sum(tp.topic == topic for tp in ledgers))
 

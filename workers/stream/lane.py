@@ -8,7 +8,7 @@ from workers import metrics
 from workers.clock import monotonic_s, wall_s
 from workers.errors import Internal, Paused, PromptFailed, Unwritable
 from workers.log import get_logger
-from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
+from workers.outcome import Deferred, Enriched, Erased, Fallback, Outcome, Rejected
 from workers.pipeline import decide, finish
 from workers.ports import Sink
 from workers.records import OLDEST_TIMESTAMP_MS, Passage, Record
@@ -19,8 +19,11 @@ from workers.task import Task
 UNWRITABLE_RETRY_S = 10.0
 HELD_CHECK_S = 1.0
 
-HOLDS = ("guard", "unwritable", "misconfigured")
+HOLDS = ("guard", "unwritable", "misconfigured", "budget", "stopped")
 """The reasons for which a task is held."""
+
+AS_CONFIGURED = frozenset({"budget"})
+"""Holds that end by themselves, as the configuration wants it: `/readyz` stays as it is."""
 
 log = get_logger(__name__)
 
@@ -47,22 +50,39 @@ class Lane:
             holds["guard"] = f"task {name} is paused after too many rejects of its own making, the last {tripped_by}"
         if self._unwritable:
             holds["unwritable"] = f"task {name} holds {self._unwritable} records that can be written nowhere"
+        holds |= self._held_by_budget()
         for model in self.task.models():
             if (reason := model.held_reason()) is not None:
                 holds["misconfigured"] = f"task {name} waits for its model {model.name}: {reason}"
         return holds
 
-    def _may_start(self) -> bool:
-        return self.task.guard.tripped_by is None and not self._unwritable
+    def reasons_not_ready(self) -> list[str]:
+        """Return why a person has to look at this task."""
+        return [why for hold, why in self.held_by().items() if hold not in AS_CONFIGURED]
 
-    def delivery(self, record: Record, ledger: Ledger) -> Delivery:
-        """Return a delivery of the record, counted in the window."""
+    def _held_by_budget(self) -> dict[str, str]:
+        name, budget = self.task.name, self.task.budget
+        if budget is None:
+            return {}
+        if budget.stopped_by is not None:
+            return {"stopped": f"task {name} has stopped until a restart, which counts anew: {budget.stopped_by}"}
+        spent = self.task.holds_for_budget()
+        return {"budget": f"task {name} holds its records: {budget.says(spent)}"} if spent is not None else {}
+
+    def _may_start(self) -> bool:
+        budget = self.task.budget
+        stopped = budget is not None and budget.stopped_by is not None
+        return self.task.guard.tripped_by is None and not self._unwritable and not stopped
+
+    def delivery(self, record: Record, ledger: Ledger, *, offset: int | None = None, deferrals: int = 0) -> Delivery:
+        """Return a delivery of the record, counted in the window; `offset` in the ledger, when not the record's own."""
         settings = self.task.settings
         stale_at_s = None
         if settings.max_age_s is not None and record.timestamp_ms >= OLDEST_TIMESTAMP_MS:
             stale_at_s = monotonic_s() + settings.max_age_s - (wall_s() - record.timestamp_ms / 1000)
         key = record.key if settings.order == "key" else b"" if settings.order == "partition" else None
-        delivery = Delivery(record, ledger, key, Passage(settings.deadline_s, stale_at_s))
+        passage = Passage(settings.deadline_s, stale_at_s, deferrals=deferrals)
+        delivery = Delivery(record, ledger, key, passage, offset)
         self.window.enter(delivery)
         return delivery
 
@@ -143,7 +163,7 @@ class Lane:
             count = self._outcomes[labels] = metrics.RECORDS.labels(self.task.name, *labels).inc
         count()
         self._duration.observe(duration_s)
-        if delivery.record.timestamp_ms >= OLDEST_TIMESTAMP_MS:
+        if delivery.record.timestamp_ms >= OLDEST_TIMESTAMP_MS and not isinstance(outcome, Deferred):
             self._age.observe(max(0.0, time.time() - delivery.record.timestamp_ms / 1000))
         if isinstance(outcome, Rejected):
             error = outcome.error
@@ -201,4 +221,6 @@ def _labels(outcome: Outcome) -> tuple[str, str, str]:
         return "fallback", outcome.tier, outcome.error.reason
     if isinstance(outcome, Erased):
         return "erased", "", ""
+    if isinstance(outcome, Deferred):
+        return "deferred", "", outcome.error.reason
     return "rejected", "", outcome.error.reason

@@ -15,16 +15,20 @@ from workers.stream.survey import partition_counts
 
 TOPIC_ALREADY_EXISTS = 36  # Kafka protocol guide, error codes
 _CREATE_TIMEOUT_MS = 15_000
-_READ_CONFIGS = {"max.message.bytes": None, "cleanup.policy": None}
+_READ_CONFIGS = {"max.message.bytes": None, "cleanup.policy": None, "retention.ms": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicState:
-    """One topic as it is; what the cluster does not tell (no DESCRIBE_CONFIGS right) is None."""
+    """One topic as it is; what the cluster does not tell (no DESCRIBE_CONFIGS right) is None.
+
+    `retention_s` below 0 is for ever.
+    """
 
     partitions: int
     max_message_bytes: int | None = None
     cleanup_policy: str | None = None
+    retention_s: float | None = None
 
 
 async def describe(kafka: Kafka, names: Iterable[str]) -> dict[str, TopicState]:
@@ -48,11 +52,12 @@ async def describe(kafka: Kafka, names: Iterable[str]) -> dict[str, TopicState]:
 
 
 def _state(partitions: int, configs: Mapping[str, str]) -> TopicState:
-    limit = configs.get("max.message.bytes")
+    limit, retention_ms = configs.get("max.message.bytes"), configs.get("retention.ms")
     return TopicState(
         partitions=partitions,
         max_message_bytes=int(limit) if limit else None,
         cleanup_policy=configs.get("cleanup.policy"),
+        retention_s=int(retention_ms) / 1000 if retention_ms else None,
     )
 
 

@@ -18,11 +18,15 @@ FETCHES_PER_SHARE = 8
 class Delivery:
     """One record as delivered once: the permit to finish it belongs to this object, not to the record."""
 
-    __slots__ = ("key", "ledger", "passage", "record", "size_bytes", "worker")
+    __slots__ = ("key", "ledger", "offset", "passage", "record", "size_bytes", "worker")
 
-    def __init__(self, record: Record, ledger: Ledger, key: bytes | None, passage: Passage) -> None:
+    def __init__(
+        self, record: Record, ledger: Ledger, key: bytes | None, passage: Passage, offset: int | None = None
+    ) -> None:
         self.record = record
         self.ledger = ledger
+        self.offset = record.offset if offset is None else offset
+        """Its offset in the ledger's partition; a record from a retry topic names its input's."""
         self.key = key
         """What orders it: the record's key, b'' for the whole partition, None for nothing."""
         self.passage = passage
@@ -38,7 +42,7 @@ class Delivery:
 
     def ack(self) -> None:
         """Let the commit point pass this record."""
-        self.ledger.finish(self.record.offset)
+        self.ledger.finish(self.offset)
 
 
 class Window:

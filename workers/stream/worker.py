@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -63,7 +64,7 @@ class Worker:
             return ["draining"]
         if self._intake is None or not self._intake.settled:
             return ["waiting for the group's assignment"]
-        reasons = [reason for lane in self._lanes.values() for reason in lane.held_by().values()]
+        reasons = [reason for lane in self._lanes.values() for reason in lane.reasons_not_ready()]
         if self._outgoings is not None and self._outgoings.pending_s() > self._settings.kafka.send_timeout_s:
             reasons.append(self._outgoings.oldest())
         if self._lag is not None and self._lag.silent_s() > self._settings.kafka.send_timeout_s:
@@ -148,7 +149,9 @@ class Worker:
         feeds = {}
         for task in self._tasks:
             lane = self._lanes[task.name] = Lane(task, self._window(task), outgoings, self._fail)
-            feeds.update(dict.fromkeys(task.settings.input, faust_app.add_agent(app, lane, self._fail)))
+            feed = faust_app.add_agent(app, lane, self._fail)
+            feeds.update(dict.fromkeys(task.settings.input, feed))
+            feeds.update(dict.fromkeys(task.retry_topics(), replace(feed, delay_s=task.settings.retry_delay_s)))
         self._intake = intake = Intake(self._settings, consumer, feeds, commits)
         intake.failure.add_done_callback(self._part_failed)
         self._lag = Lag(consumer, intake)

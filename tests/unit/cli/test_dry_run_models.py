@@ -6,11 +6,12 @@ import pytest
 
 from tests.support.llm_settings import model_settings
 from tests.support.wire import make_reply, make_task
-from workers.cli.dry_run_models import advice, remarks
+from workers.cli.dry_run_models import advice, of_the_server, remarks
 from workers.errors import (
     AnswerCut,
     AnswerNotJson,
     AnswerOffSchema,
+    AnswerUncertain,
     ConnectFailed,
     ConnectionLost,
     Declined,
@@ -19,9 +20,10 @@ from workers.errors import (
     Overloaded,
     TimedOut,
 )
+from workers.llm import Card
 from workers.llm.status import TABLE
 
-NAMES = {"at": "models.small", "url": "models.small.endpoints[1].url"}
+NAMES = {"at": "models.small", "url": "models.small.endpoints[1].url", "dialect": "models.small.dialect"}
 MODEL = model_settings("http://vllm-0:8000", model="Qwen/Qwen2.5-3B-Instruct", timeout_s=1.0)
 BY_SCHEMA = replace(make_task(), check=lambda _: None)
 
@@ -37,6 +39,7 @@ BY_SCHEMA = replace(make_task(), check=lambda _: None)
         (AnswerCut("cut"), "models.small.max_tokens"),
         (AnswerNotJson("prose"), "keep to a JSON Schema"),
         (AnswerOffSchema("other"), "keep to a JSON Schema"),
+        (AnswerUncertain("0.2"), "answer.confidence.at_least, or use a larger model"),
     ],
 )
 def test_each_error_has_its_advice(error: NoAnswer, setting: str) -> None:
@@ -77,10 +80,21 @@ def test_what_is_odd_about_a_good_answer_is_said() -> None:
     said = list(remarks(reply, BY_SCHEMA, MODEL))
     assert [part for part in said if "more than half of timeout_s" in part]
     assert "finish_reason missing" in said
-    assert [part for part in said if "does not seem to enforce the schema" in part]
+    assert "the JSON had to be dug out of other text" in said
     assert "the server calls the model `other`" in said
 
 
 def test_a_text_answer_has_no_schema() -> None:
     """Nothing is said of a schema that a task does not have."""
     assert len(list(remarks(make_reply(text="a summary"), make_task(), MODEL))) == 1
+
+
+def test_what_the_server_says_of_itself_is_told() -> None:
+    """Its context, its slots against ours, and its load; what it does not say is not mentioned."""
+    model = model_settings("http://a:8000", slots=64)
+    assert list(of_the_server(Card(), model)) == []
+    told = " ".join(of_the_server(Card(context_tokens=8_192, slots=4, running=3, waiting=0), model))
+    assert "8,192 tokens" in told
+    assert "4 requests at a time, fewer than max_in_flight 64" in told
+    assert "now it runs 3 requests, and 0 wait" in told
+    assert "fewer" not in " ".join(of_the_server(Card(slots=64), model))

@@ -81,7 +81,7 @@ ONLY_WHEN = {
 
 
 @pytest.mark.parametrize("name", ONLY_WHEN)
-@pytest.mark.parametrize("setting", ["only_when: {}", "routes: [{{when: {}, model: small}}]"], ids=["only_when", "route"])
+@pytest.mark.parametrize("setting", ["only_when: {}", "routes: [{{when: {}, model: small}}]"], ids=["only", "route"])
 def test_a_condition_of_a_task_is_checked_at_its_place(setting: str, name: str, tmp_path: Path) -> None:
     """`only_when` and `routes` are written as conditions are in rules, and their mistakes are told as theirs are."""
     written, what = ONLY_WHEN[name]

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from tests.support.fault_server import FaultServer, Step, answer, status
+from tests.support.fault_server import FaultServer, Step, answer, close, status
+from tests.support.llm_settings import refused_url
 from tests.support.settings_files import SOUND, write_sound
-from workers.cli.try_record import course
+from workers.cli.try_record import AS_THE_WORKER, Wanted, course
 from workers.cli.try_report import as_plain, exit_code, show
 from workers.errors import Exit
 from workers.settings.source import load
@@ -19,12 +21,18 @@ HIDDEN = "sk-do-not-show-me"
 
 
 async def tried(
-    folder: Path, *script: Step, text: str = SOUND, value: bytes = RECORD, key: str | None = "k", **files: str
+    folder: Path,
+    *script: Step,
+    text: str = SOUND,
+    value: bytes = RECORD,
+    key: str | None = "k",
+    wanted: Wanted = AS_THE_WORKER,
+    **files: str,
 ) -> tuple[int, dict[str, Any], FaultServer]:
     """Try a record; return the exit code, the report as a program reads it, and the server with what it saw."""
     async with FaultServer(*script) as server:
         loaded = load(write_sound(folder, text.replace("http://localhost:8000", server.url), **files), {})
-        trial = await course(loaded.settings, "triage", value, key)
+        trial = await course(loaded.settings, "triage", value, key, wanted)
     plain = as_plain(trial, loaded.redactor)
     assert json.loads(json.dumps(plain)) == plain
     return exit_code(trial), plain, server
@@ -132,8 +140,77 @@ async def test_a_model_in_the_ladder_is_named_and_not_asked(tmp_path: Path) -> N
     text = SOUND.replace("  small:", "  large:\n    model: big\n    url: http://localhost:8000\n  small:")
     text = text.replace("    ladder:\n", "    ladder:\n      - model: large\n")
     _, plain, server = await tried(tmp_path, answer("no"), text=text)
-    assert plain["failure"]["worker_would_first"] == ["ask the model once more (asked_again)", "ask large"]
+    assert plain["failure"]["worker_would_first"] == [
+        "ask the model once more (asked_again)",
+        "ask large (to try it: --model large)",
+    ]
     assert (plain["tier"], plain["rung"], len(server.requests)) == ("rules", 1, 1)
+
+
+LADDER = SOUND.replace("  small:", "  large:\n    model: big\n    url: http://localhost:8000\n  small:").replace(
+    "    ladder:\n", "    ladder:\n      - model: large\n"
+)
+
+
+async def test_another_model_of_the_ladder_can_be_asked(tmp_path: Path) -> None:
+    """With its own name and settings; when it gives no answer there is no model left, and the ladder answers."""
+    code, plain, server = await tried(tmp_path, answer(GOOD), text=LADDER, wanted=Wanted(model="large"))
+    assert (code, plain["asked"], len(server.requests)) == (0, {"model": "large", "endpoint": server.url}, 1)
+    assert json.loads(server.requests[0].body)["model"] == "big"
+    text = LADDER.replace("model: big", "model: big\n    timeout_s: 3\n    max_attempts: 1")
+    _, plain, server = await tried(tmp_path, status(401), text=text, wanted=Wanted(model="large"))
+    assert "models.large.api_key" in plain["failure"]["todo"]
+    _, plain, _ = await tried(tmp_path, status(500), text=text, wanted=Wanted(model="large"))
+    assert (plain["failure"]["worker_would_first"], plain["tier"]) == ([], "rules")
+
+
+async def test_the_model_that_a_route_leads_to_is_asked(tmp_path: Path) -> None:
+    """As the worker does; `--model` has the last word."""
+    text = LADDER.replace("      - model: large\n", "").replace(
+        "    model: small\n",
+        "    model: small\n    routes: [{when: {field: text, contains_any: [buy]}, model: large}]\n",
+    )
+    _, plain, _ = await tried(tmp_path, answer(GOOD), text=text)
+    assert plain["asked"]["model"] == "large"
+    _, plain, _ = await tried(tmp_path, answer(GOOD), text=text, value=b'{"text": "hi"}')
+    assert plain["asked"]["model"] == "small"
+    _, plain, _ = await tried(tmp_path, answer(GOOD), text=text, wanted=Wanted(model="small"))
+    assert plain["asked"]["model"] == "small"
+
+
+@pytest.mark.parametrize("endpoint", ["1", "http://localhost:8000", "http://localhost:8000/"])
+async def test_an_endpoint_can_be_chosen(endpoint: str, tmp_path: Path) -> None:
+    """By its place, as settings count, or by its URL; the others are not asked, and the advice names its setting."""
+    nowhere = refused_url()
+    text = SOUND.replace(
+        "    url: http://localhost:8000", f"    endpoints: [{{url: '{nowhere}'}}, {{url: 'http://localhost:8000'}}]"
+    )
+    async with FaultServer(answer(GOOD), close(), default=close()) as server:
+        there = server.url
+        settings = load(write_sound(tmp_path, text.replace("http://localhost:8000", there)), {}).settings
+        wanted = Wanted(endpoint=endpoint.replace("http://localhost:8000", there))
+        good = await course(settings, "triage", RECORD, None, wanted)
+        bad = await course(settings, "triage", RECORD, None, wanted)
+    assert (exit_code(good), good.endpoint) == (0, there)
+    assert "models.small.endpoints[1].url" in bad.todo
+    first = await course(settings, "triage", RECORD, None)
+    assert (first.endpoint, "models.small.endpoints[0].url" in first.todo) == (nowhere, True)
+
+
+async def test_an_endpoint_that_there_is_not(tmp_path: Path) -> None:
+    """A mistake on the command line, with what there is; nothing was asked."""
+    for endpoint in ("2", "-1", "http://elsewhere:1"):
+        with pytest.raises(typer.BadParameter, match=r"http://127\.0\.0\.1"):
+            await tried(tmp_path, wanted=Wanted(endpoint=endpoint))
+
+
+async def test_what_to_do_about_an_unsure_answer(tmp_path: Path) -> None:
+    """The threshold, or a larger model: nothing is wrong with server or dialect."""
+    text = SOUND.replace("{schema: answer.json}", "{schema: answer.json, confidence: {field: sure, at_least: 0.7}}")
+    schema = '{"properties": {"label": {}, "sure": {"type": "number"}}}'
+    _, plain, _ = await tried(tmp_path, answer('{"label": "spam", "sure": 0.1}'), text=text, answer__json=schema)
+    assert (plain["failure"]["reason"], plain["outcome"]) == ("uncertain", "fallback")
+    assert "answer.confidence.at_least, or use a larger model" in plain["failure"]["todo"]
 
 
 async def test_under_hold_the_worker_would_wait(tmp_path: Path) -> None:
@@ -200,6 +277,7 @@ async def test_what_a_person_sees_is_harmless_to_a_terminal(tmp_path: Path, caps
     assert [line.split()[0] for line in seen.splitlines() if not line.startswith(" ")] == [
         "system",
         "user",
+        "asked",
         "reply",
         "parse",
         "outcome",

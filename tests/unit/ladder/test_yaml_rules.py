@@ -42,6 +42,7 @@ def holds(path: Path, condition: Any, value: Any) -> bool:
         ({"field": "a", "exists": True}, [{"a": None}, {"a": 0}], [{}, {"b": 1}, [], 7]),
         ({"field": "a.b", "exists": False}, [{}, {"a": 1}, {"a": None}], [{"a": {"b": None}}]),
         ({"field": "a", "gt": 1}, [{"a": 1.5}, {"a": 2}], [{"a": 1}, {"a": "2"}, {"a": True}, {}, {"a": None}]),
+        ({"field": "a", "longer_than_tokens": 2}, [{"a": "abc def"}], [{"a": "abc de"}, {"a": [1] * 9}, {"a": 9}, {}]),
         ({"field": "a", "longer_than": 2}, [{"a": "abc"}], [{"a": "ab"}, {"a": [1, 2, 3]}, {"a": 3}, {}]),
         ({"field": "a", "gt": 1, "lt": 3}, [{"a": 2}], [{"a": 1}, {"a": 3}]),
         (

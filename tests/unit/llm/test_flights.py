@@ -60,6 +60,22 @@ async def test_identical_requests_share_one_call_that_one_of_them_pays_for() -> 
     assert not shared._flights
 
 
+async def test_who_comes_aboard_a_running_call_is_busy_with_a_deadline() -> None:
+    """As if its own call had begun at that moment."""
+    model = gated("yes")
+    shared = SingleFlight(model)
+    first, late = Passage(10.0), Passage(10.0)
+    asked = [ask(shared, first)]
+    await running(model, [first])
+    before_s = monotonic_s()
+    asked.append(ask(shared, late))
+    await until(lambda: late.busy)
+    assert late.ends_at_s is not None
+    assert before_s + 10.0 <= late.ends_at_s <= monotonic_s() + 10.0
+    model.gate.set()
+    assert [reply.shared for reply in await asyncio.gather(*asked)] == [False, True]
+
+
 @pytest.mark.parametrize("other", ["body", "patience", "deadline", "begun", "turn"])
 async def test_what_may_not_be_shared_goes_alone(other: str) -> None:
     """Another body, patience or deadline, a passage that has begun, and a wait for a turn are calls of their own."""
@@ -112,6 +128,20 @@ async def test_the_last_to_leave_takes_the_call_along() -> None:
     assert (await ask(shared)).text == "yes"
 
 
+async def test_who_comes_while_the_last_one_leaves_begins_a_flight_of_its_own() -> None:
+    """A call that is being cancelled takes nobody along."""
+    model = gated("never heard", "yes")
+    shared = SingleFlight(model)
+    passage = Passage(10.0)
+    first = ask(shared, passage)
+    await running(model, [passage])
+    first.cancel()
+    second = ask(shared)
+    await until(lambda: len(model.calls) == 2)
+    model.gate.set()
+    assert (await second).text == "yes"
+
+
 async def test_a_failure_is_told_to_each_in_a_copy_of_its_own() -> None:
     """Same class, words, endpoint and cause; not the same instance, whose traceback would grow with each."""
     error = ServerFault("500")
@@ -131,15 +161,19 @@ async def test_a_failure_is_told_to_each_in_a_copy_of_its_own() -> None:
     assert [passage.attempts for passage in passages] == [1, 0]
 
 
-async def test_nobody_joins_a_flight_that_has_failed_once() -> None:
-    """Between two attempts of a flight a newcomer starts its own: it has a whole deadline before it."""
+@pytest.mark.parametrize("why", ["failed", "late"])
+async def test_nobody_joins_a_flight_that_has_failed_once_or_ends_soon(why: str) -> None:
+    """Between two attempts, or past half of the deadline, a newcomer starts its own: it has a whole one before it."""
     model = gated()
     shared = SingleFlight(model)
     passage = Passage(10.0)
     first = ask(shared, passage)
     await running(model, [passage])
     [flight] = shared._flights.values()
-    flight.passage.busy = False
+    if why == "failed":
+        flight.passage.free()
+    else:
+        flight.passage.ends_at_s = monotonic_s() + 4.9
     second = ask(shared)
     await until(lambda: len(model.calls) == 2)
     model.gate.set()

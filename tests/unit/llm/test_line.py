@@ -30,9 +30,9 @@ def line_of(*slots: int) -> Line:
     return Line([Endpoint(index, f"m{index}", n, Breaker(settings, lambda *_: None)) for index, n in enumerate(slots)])
 
 
-def taken(line: Line, now_s: float = 0.0, avoid: Endpoint | None = None) -> Grant:
+def taken(line: Line, now_s: float = 0.0, failed: tuple[Endpoint, ...] = ()) -> Grant:
     """Take a slot that must be free."""
-    grant = line.take(avoid, now_s)
+    grant = line.take(failed, now_s)
     assert grant is not None
     return grant
 
@@ -44,12 +44,20 @@ class Queue:
         self.line = line
         self.loop = loop
 
-    def add(self, now_s: float = 0.0, *, wait_s: float = 0.0, begun: bool = False, last: bool = False) -> Waiter:
+    def add(
+        self,
+        now_s: float = 0.0,
+        *,
+        wait_s: float = 0.0,
+        begun: bool = False,
+        last: bool = False,
+        failed: tuple[Endpoint, ...] = (),
+    ) -> Waiter:
         """Line one up."""
         passage = Passage(5.0)
         if begun:
             passage.begin(now_s)
-        waiter = Waiter(self.loop.create_future(), passage, wait_s, now_s, last=last)
+        waiter = Waiter(self.loop.create_future(), passage, wait_s, now_s, failed, last)
         self.line.join(waiter, now_s)
         return waiter
 
@@ -104,13 +112,31 @@ def test_begun_before_fresh_and_a_failed_trial_last(loop: asyncio.AbstractEventL
 
 
 def test_the_least_loaded_endpoint_is_asked_and_the_failed_one_avoided() -> None:
-    """The smallest share of slots in use wins; the endpoint of the last failure only when no other admits."""
+    """The smallest share of slots in use wins; an endpoint that failed the call only when no other works."""
     line = line_of(4, 2)
     taken(line)
     assert taken(line).endpoint.index == 1
     first = line.endpoints[0]
-    assert taken(line, avoid=first).endpoint.index == 1
-    assert taken(line, avoid=first).endpoint.index == 0
+    assert taken(line, failed=(first,)).endpoint.index == 1
+    assert line.take((first,), 0.0) is None
+    assert taken(line, failed=tuple(line.endpoints)).endpoint.index == 0
+
+
+def test_who_waits_for_another_endpoint_holds_up_nobody(loop: asyncio.AbstractEventLoop) -> None:
+    """Slots that it must not take go to those behind it; when the other endpoint cools down it takes what there is."""
+    line = line_of(2, 1)
+    queue = Queue(line, loop)
+    first, second = line.endpoints
+    first.cool_until_s = -1.0
+    taken(line, failed=(first,))
+    retry = queue.add(begun=True, failed=(first,))
+    assert not retry.future.done()
+    assert line.wake_at_s == 5.0  # no turning round for a slot that it must not take
+    behind = queue.add()
+    assert let_in(behind).endpoint is first
+    second.cool_until_s = 5.0
+    line.advance(1.0)
+    assert let_in(retry).endpoint is first
 
 
 def test_open_breakers_turn_away_who_does_not_hold(loop: asyncio.AbstractEventLoop) -> None:

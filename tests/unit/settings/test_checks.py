@@ -17,6 +17,7 @@ TASK = "    input: raw"
 URL = "    url: http://localhost:8000"
 LADDER = "    ladder:\n      - rules: rules.yaml\n      - default: {label: other}\n"
 SHARED = "    topics: {dlq: dead}\n"
+DEFER = "    order: none\n    when_unavailable: defer\n"
 SECOND = (
     "    model: small\n    prompt: {system: system.txt, user: user.j2}\n    answer: {text: {}}\n    ladder: [skip]\n"
 )
@@ -56,6 +57,34 @@ ERRORS = {
             "    answer: {schema: answer.json}\n    ladder:\n      - rules: rules.yaml\n      - «model: large\n"
         ),
         "models come before the other rungs",
+    ),
+    "defer and an order": (
+        TASK,
+        f"{TASK}\n    when_unavailable: «defer",
+        "needs `order: none`, not `key`",
+    ),
+    "a delay that outlasts the retry topic": (
+        TASK,
+        f"{TASK}\n    order: none\n    when_unavailable: defer\n    retry_delay_s: «86401",
+        "longer than a day: the retry topic keeps records for 7",
+    ),
+    "a retry topic that is an input": (
+        TASK,
+        f"{TASK}\n    order: none\n    when_unavailable: defer\n    topics: {{retry: «raw}}",
+        "the retry topic `raw` is also an input: a loop",
+    ),
+    "a retry topic for dead letters as well": (
+        TASK,
+        f"{TASK}\n    order: none\n    when_unavailable: defer\n    topics: {{dlq: again, retry: «again}}",
+        "the retry topic `again` is also a topic for dlq",
+    ),
+    "a retry topic of two tasks": (
+        "tasks:\n",
+        (
+            f"tasks:\n  b:\n    topics: {{retry: again}}\n    input: b\n{DEFER}{SECOND}"
+            f"  c:\n    topics: {{retry: «again}}\n    input: c\n{DEFER}{SECOND}"
+        ),
+        "the retry topic `again` is that of task `b` already",
     ),
     "no system prompt": ("system: system.txt", "system: «system.tx", "no such file: `"),
     "no template": ("user: user.j2", "user: «nowhere/user.j2", "no such file: `"),
@@ -174,6 +203,15 @@ WARNINGS = {
     "one record too large": (TASK, f"{TASK}\n    max_input_bytes: «65MiB", "the task's share"),
     "slow revoke": ("  drain_s: 20", "  drain_s: 20\n  revoke_wait_s: «28", "not below the rebalance timeout"),
     "short session": (GROUP, f"{GROUP}\n  session_timeout_s: «5", "brokers refuse less than 6 s"),
+    "a delay without defer": (TASK, f"{TASK}\n    «retry_delay_s: 5", "only `when_unavailable: defer` looks at it"),
+    "deferrals without defer": (TASK, f"{TASK}\n    «max_deferrals: 5", "only `when_unavailable: defer` looks at it"),
+    "a retry topic without defer": (
+        TASK,
+        f"{TASK}\n    topics: {{«retry: again}}",
+        "only `when_unavailable: defer` looks at it",
+    ),
+    "nothing young enough to defer": (TASK, f"{TASK}\n{DEFER}    max_age_s: «60", "no record is ever deferred"),
+    "no ladder below defer": (LADDER, f"{DEFER}    «ladder: []\n", "`when_unavailable: defer`: an outage of the model"),
     "rare commits": (GROUP, f"{GROUP}\n  commit_interval_s: «6", "a crash repeats everything"),
     "short drain": ("  drain_s: 20", "  drain_s: «0.5", "shorter than one call"),
     "no ladder": (LADDER, "    «ladder: []\n", "an outage of the model would fill the dead-letter topic"),
@@ -219,6 +257,8 @@ def test_each_warning_is_one_line_at_its_place(name: str, tmp_path: Path) -> Non
 
 SOUND_CHANGES = {
     "nothing": ("", ""),
+    "defer": (TASK, f"{TASK}\n{DEFER}    retry_delay_s: 86400\n    max_deferrals: 5\n    topics: {{retry: again}}"),
+    "defer with two inputs and one retry topic": (TASK, f"    input: [raw, b]\n{DEFER}    topics: {{retry: again}}"),
     "window just large enough": (TASK, f"{TASK}\n    max_in_flight: 256"),
     "short window of a partition order": (TASK, f"{TASK}\n    order: partition\n    max_in_flight: 10"),
     "no ladder but hold": (LADDER, "    when_unavailable: hold\n"),

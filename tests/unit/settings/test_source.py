@@ -52,6 +52,21 @@ SHAPE_MISTAKES = {
         "    url: http://localhost:8000\n    max_in_flight: «1.5",
         "must be a whole number, not a fraction",
     ),
+    "keep_alive of another server": (
+        "    model: tiny",
+        "    model: tiny\n    keep_alive: «30m",
+        "`models.small.keep_alive` must stand beside `dialect: ollama`",
+    ),
+    "keep_alive without a unit": (
+        "    model: tiny",
+        "    model: tiny\n    dialect: ollama\n    keep_alive: «30 minutes",
+        "`models.small.keep_alive` must be seconds, or a text such as 30m",
+    ),
+    "keep_alive that is no duration": (
+        "    model: tiny",
+        "    model: tiny\n    dialect: ollama\n    keep_alive: «true",
+        "`models.small.keep_alive` must be seconds, or a text such as 30m",
+    ),
     "unknown unit": ("  drain_s: 20", "  max_in_flight_bytes: «64MB", "must be a size such as 64MiB"),
     "unknown choice": (
         "    input: raw",

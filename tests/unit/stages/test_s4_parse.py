@@ -157,6 +157,49 @@ def test_a_text_answer_that_was_cut_is_no_answer() -> None:
         parse(said("012", "length"), TEXT)
 
 
+def test_a_text_that_is_too_long_and_cut_is_too_long() -> None:
+    """A larger budget would only make it longer: the second ask has to say how long it may be."""
+    with pytest.raises(AnswerTooLong):
+        parse(said("0123456789a", "length"), TEXT)
+
+
+@pytest.mark.parametrize("text", ["<think>A greeting,\nso hello.</think>\n\nhello", " \n<think></think>hello"])
+def test_the_thought_before_a_text_is_no_part_of_it(text: str) -> None:
+    """It is left out, counted, and noted for the provenance; `max_chars` is of the text."""
+    before, reply = salvaged("thought"), said(text)
+    assert parse(reply, TEXT) == "hello"
+    assert reply.repairs == ("thought",)
+    assert salvaged("thought") == before + 1
+
+
+@pytest.mark.parametrize(
+    "text", ["a <think> b", "a </think>", "</think> a", "<thinking>a", "hi <think>a</think>", "`<think>`"]
+)
+def test_marks_of_thinking_elsewhere_are_part_of_a_text(text: str) -> None:
+    """Only what stands before all else is taken for a thought: a text may be about thinking."""
+    reply = said(text)
+    assert parse(reply, make_task()) == text
+    assert reply.repairs == ()
+
+
+def test_only_the_first_thought_is_left_out() -> None:
+    """What follows it is the answer, whatever it looks like."""
+    assert parse(said("<think>a</think><think>b</think>c"), make_task()) == "<think>b</think>c"
+
+
+def test_a_thought_without_a_text_is_no_answer() -> None:
+    """One that never ends, one that was cut, and one with nothing behind it: three errors, none of them quotes it."""
+    with pytest.raises(AnswerOffSchema, match="does not end") as caught:
+        parse(said("<think>secret"), TEXT)
+    assert caught.value.raw == "<think>secret"
+    with pytest.raises(AnswerCut, match="does not end"):
+        parse(said("<think>secret", "length"), TEXT)
+    with pytest.raises(AnswerEmpty, match="nothing but a thought"):
+        parse(said("<think>secret</think> \n"), TEXT)
+    with pytest.raises(AnswerCut, match="not whole"):
+        parse(said("<think>secret</think>half a te", "length"), make_task())
+
+
 MIB = 1 << 20
 
 

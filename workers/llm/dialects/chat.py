@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from workers.errors import BadEnvelope
+from workers.errors import BadAnswer, BadEnvelope
 from workers.json_text import loads
 from workers.ports import Frame
 
@@ -12,13 +12,17 @@ _NAME_MAX_CHARS = 256
 
 
 class Completion(NamedTuple):
-    """What a model said, and what its server says about it. Token counts are 0 when the server gives none."""
+    """What a model said, and what its server says about it. Token counts are 0 when the server gives none.
+
+    `members`, of a request with several prompts: what was said to each; the counts are then of the whole request.
+    """
 
     text: str
     model: str
     finish_reason: str
     input_tokens: int
     output_tokens: int
+    members: "tuple[Completion | BadAnswer, ...]" = ()
 
 
 def conversation(options: dict[str, Any], system: str) -> Frame:

@@ -4,7 +4,10 @@ import re
 from typing import Any, ClassVar
 
 from workers.errors import AnswerEmpty, AnswerRefused, BadEnvelope
+from workers.llm.dialects.card import Answers, Card, listed_context_tokens
 from workers.llm.dialects.chat import Completion, conversation, count_in, envelope_of, name_in
+from workers.llm.status import TABLE, Row
+from workers.portable import BY_DIALECT, Enforcement, portable
 from workers.ports import Ask, Frame
 
 _NAME_REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
@@ -14,13 +17,20 @@ class OpenAI:
     """Structured output by `response_format`, strict. OpenAI itself then wants every key required and no others."""
 
     path: ClassVar[str] = "/v1/chat/completions"
+    about: ClassVar[tuple[str, ...]] = ("/v1/models",)
+    enforcement: ClassVar[Enforcement] = BY_DIALECT["openai"]
+    table: ClassVar[tuple[Row, ...]] = TABLE
 
     def frame(self, model: str, ask: Ask) -> Frame:
         """Return the body with a hole that takes the user's text as a JSON string, quotes included."""
         options = {"model": model, "max_tokens": ask.max_tokens, "temperature": ask.temperature}
         if ask.schema is not None:
-            options["response_format"] = self._response_format(ask.name, ask.schema)
+            options["response_format"] = self._response_format(ask.name, portable(ask.schema, self.enforcement))
         return conversation(options, ask.system)
+
+    def card(self, model: str, said: Answers) -> Card:
+        """Return what the server says of itself, by the paths in `about`."""
+        return Card(context_tokens=listed_context_tokens(said, model))
 
     def _response_format(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
         spec = {"name": schema_name(name), "strict": True, "schema": schema}

@@ -6,8 +6,25 @@ server's: `--structured-outputs-config '{"disable_any_whitespace": true}'`. The 
 (vllm-project/vllm#48765), and #48812 proposes to answer 400 instead.
 """
 
+from typing import ClassVar
+
+from workers.llm.dialects.card import Answers, Card, gauge
 from workers.llm.dialects.openai import OpenAI
+from workers.portable import BY_DIALECT, Enforcement
 
 
 class Vllm(OpenAI):
     """As OpenAI. `guided_json` and any unknown field would be ignored with a 200, so no vendor field is sent."""
+
+    about: ClassVar[tuple[str, ...]] = ("/v1/models", "/metrics")
+    enforcement: ClassVar[Enforcement] = BY_DIALECT["vllm"]
+
+    def card(self, model: str, said: Answers) -> Card:
+        """Return what the server says of itself; its queue has no bound, and its batch no fixed size."""
+        return (
+            super()
+            .card(model, said)
+            ._replace(
+                running=gauge(said, "vllm:num_requests_running"), waiting=gauge(said, "vllm:num_requests_waiting")
+            )
+        )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from workers.settings.checks import arithmetic, endpoints, files, kafka, ladder, secrets, topics
+from workers.settings.checks import arithmetic, budget, defer, endpoints, files, kafka, ladder, secrets, topics
 from workers.settings.checks.host import Host, this_host
 from workers.settings.problems import Problem, sorted_problems
 from workers.settings.source import Loaded
@@ -14,6 +14,8 @@ _CONCERNS: list[Callable[[Loaded], Iterator[Problem]]] = [
     endpoints.check,
     topics.check,
     ladder.check,
+    budget.check,
+    defer.check,
 ]
 
 

@@ -101,6 +101,8 @@ def _window(at: tree.Path, task: TaskSettings, model: ModelSettings) -> Iterator
             yield at, "`order: partition` works on one record of a partition at a time: the others only fill memory"
     elif task.max_in_flight < _SLOTS_PER_WINDOW * slots:
         yield at, f"{task.max_in_flight}, less than {_SLOTS_PER_WINDOW} x the {slots} slots of its model: slots idle"
+    elif model.batch is not None and task.max_in_flight < (full := slots * model.batch.max_records):
+        yield at, f"{task.max_in_flight}, and {full} records fill its model's batches: calls go out late and half empty"
 
 
 def _mib(size_bytes: int) -> str:

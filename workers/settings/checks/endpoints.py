@@ -48,6 +48,8 @@ def _urls(loaded: Loaded, name: str, model: ModelSettings) -> Iterator[Problem]:
         at = ("models", name, "url") if model.url is not None else ("models", name, "endpoints", place, "url")
         if what := url_fault(endpoint.url):
             yield loaded.problem(at, what)
+        elif model.custom and endpoint.url.rstrip("/").endswith("/v1"):
+            yield loaded.problem(at, "a root ends before `/v1`: write that at the beginning of `custom.path`")
         elif model.api_key and _is_exposed(urlsplit(endpoint.url)):
             yield loaded.problem(at, "the API key would cross the network in clear: use https", severity="warning")
 

@@ -27,6 +27,8 @@ def named_files(loaded: Loaded) -> Iterator[tuple[tree.Path, Path]]:
     for name, model in loaded.settings.models.items():
         if model.ca_file:
             yield ("models", name, "ca_file"), model.ca_file
+        if model.tokenizer:
+            yield ("models", name, "tokenizer"), model.tokenizer
     for name, task in loaded.settings.tasks.items():
         for way, file in _files_of(task):
             yield ("tasks", name, *way), file

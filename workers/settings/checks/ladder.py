@@ -35,9 +35,6 @@ def _models(loaded: Loaded, at: tree.Path, task: TaskSettings) -> Iterator[Probl
             what = f"{shown(rung.model)} is asked already: several servers of one model are its `endpoints`"
             yield loaded.problem((*at, place, "model"), what)
         asked.append(rung.model)
-    if len(asked) > 1 and task.when_unavailable == "hold":
-        what = "records wait for the last model of the ladder, even when another is back before it"
-        yield loaded.problem((*at[:-1], "when_unavailable"), what, severity="warning")
 
 
 def _order(loaded: Loaded, at: tree.Path, task: TaskSettings) -> Iterator[Problem]:
@@ -49,9 +46,10 @@ def _order(loaded: Loaded, at: tree.Path, task: TaskSettings) -> Iterator[Proble
     elif task.ladder and isinstance(task.ladder[-1], ReviewRung):
         what = "past `max_per_hour` nothing answers, and records become dead letters: end with `skip` or `default`"
         yield loaded.problem((*at, len(task.ladder) - 1), what, severity="warning")
-    if all(isinstance(rung, ModelRung) for rung in task.ladder) and task.when_unavailable == "fallback":
+    if all(isinstance(rung, ModelRung) for rung in task.ladder) and task.when_unavailable != "hold":
         what = (
-            "no ladder, and `when_unavailable: fallback`: an outage of the model would fill the dead-letter topic;"
+            f"no ladder, and `when_unavailable: {task.when_unavailable}`: an outage of the model would fill the"
+            " dead-letter topic;"
             " end a ladder with `skip` or `default`, or say `when_unavailable: hold`"
         )
         yield loaded.problem(at, what, severity="warning", at_key=True)

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from topics.spec import KINDS, Kind, output_names
+from topics.spec import KINDS, KINDS_WITH_RETRY, Kind, output_names
 from workers.settings.model import TaskSettings
 from workers.settings.problems import Problem, shown
 from workers.settings.source import Loaded
@@ -17,7 +17,7 @@ _NAMES_OF_FOLDERS = (".", "..")
 
 def output_topic(task_name: str, task: TaskSettings, input_topic: str, kind: Kind) -> str:
     """Return where outcomes of `kind` go: the configured name, else `<input>.<task>.<kind>`."""
-    return output_names(input_topic, task_name, {kind: getattr(task.topics, kind)})[kind]
+    return output_names(input_topic, task_name, {kind: getattr(task.topics, kind)}, (kind,))[kind]
 
 
 def check(loaded: Loaded) -> Iterator[Problem]:
@@ -51,7 +51,7 @@ def _outputs(loaded: Loaded) -> Iterator[Problem]:
     kinds: dict[str, set[str]] = defaultdict(set)
     for name, task in loaded.settings.tasks.items():
         for topic in dict.fromkeys(task.input):
-            for kind in KINDS:
+            for kind in KINDS_WITH_RETRY if task.defers else KINDS:
                 output = output_topic(name, task, topic, kind)
                 named = getattr(task.topics, kind) is not None
                 if not named and not _TASK_NAME.fullmatch(name):

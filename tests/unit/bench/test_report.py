@@ -1,0 +1,121 @@
+"""The bench's report: from lines of results to tables and plots, the failures in it."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.matrix import report
+from tests.bench.matrix.lines import latest, read
+from tests.bench.matrix.plots import plots
+from tests.bench.matrix.progress import Progress
+from tests.bench.matrix.tables import summary, table
+
+
+def line(workload: str = "W1", case: str = "64", worker: str = "penstock", **figures: Any) -> dict[str, Any]:
+    """Return a line of results."""
+    about = {"run": "2026-01-01T00:00:00Z", "round": 0, "order": "none", "setting": "as it is", "versions": {"x": "1"}}
+    machine = {"cores": 2, "processor": "a processor", "memory_gib": 8, "kafka": "4.1.1"}
+    named = {"workload": workload, "case": case, "worker": worker, "machine": machine}
+    return about | named | {"lost": 0, "records_per_s": 400.0, "others_cores": 0.1} | figures
+
+
+def w1(worker: str, *rates: float) -> list[dict[str, Any]]:
+    """Return lines of W1, one for each rate, at 64 and at 256 slots."""
+    return [
+        line(worker=worker, case=case, round=number, records_per_s=rate * int(case), of_ideal=rate * 0.15)
+        for case in ("64", "256")
+        for number, rate in enumerate(rates)
+    ]
+
+
+def test_a_cell_shows_the_median_and_the_range() -> None:
+    """And one number where they look the same."""
+    rows = table("W1", w1("penstock", 6.0, 6.6, 6.5)).splitlines()
+    assert rows[4].startswith("| 64 | penstock | none | 0 | 97.5 (90.0-99.0) | 416 (384-422) |")
+
+
+def test_one_failed_repetition_fails_the_cell() -> None:
+    """A worker that loses records now and then has no speed."""
+    lines = [*w1("penstock", 6.6, 6.6), line(round=2, failed="3 lost", lost=3, of_ideal=1.0)]
+    (row,) = [row for row in table("W1", lines).splitlines() if row.startswith("| 64 ")]
+    assert "**failed**: 3 lost" in row
+    assert "99.0" not in row
+    assert "| penstock | **failed** | 99.0 |" in summary(lines)
+
+
+def test_only_what_was_measured_together_is_shown_together() -> None:
+    """Of each workload the last run counts, also when another workload was run later."""
+    old = [line(worker=worker, of_ideal=0.5) for worker in ("penstock", "connect")]
+    new = [line(run="2026-01-02T00:00:00Z", of_ideal=0.9), line("W3", "256", cpu_us_per_record=90.0)]
+    shown = latest([*old, *new])
+    assert shown == new
+    assert "| connect |" not in table("W1", shown)
+
+
+def test_the_summary_has_the_columns_that_were_measured() -> None:
+    """A worker that took no part in a workload has a dash there."""
+    lines = [line(of_ideal=0.98), line("W3", "256", "connect", cpu_us_per_record=139.6)]
+    assert summary(lines).splitlines() == [
+        "| worker | W1, N=64, % of ideal | W3, us CPU per record |",
+        "| --- | --- | --- |",
+        "| penstock | 98.0 | - |",
+        "| connect | - | 140 |",
+    ]
+
+
+def test_plots_are_svg_of_what_there_is() -> None:
+    """No data, no plot; Little's law stands beside the rates."""
+    outage = line("W5", "503", fault_at_s=2.0, series=[[0.0, 0], [1.0, 400], [2.0, 800], [3.0, 800], [4.0, 1200]])
+    drain = line("W6", "zero", series=[[0.0, 50.0], [10.0, 60.0]])
+    lines = [*w1("a <worker>", 6.6), line("W3", "256", cpu_us_per_record=90.0), outage, drain]
+    drawn = plots(lines)
+    assert set(drawn) == {"throughput.svg", "cpu.svg", "recovery.svg", "drain.svg"}
+    for text in drawn.values():
+        assert ET.fromstring(text).tag.endswith("svg")  # noqa: S314 - our own text
+    assert "slots / latency" in drawn["throughput.svg"]
+    assert plots([]) == {}
+    assert plots([line(failed="1 lost", of_ideal=1.0)]) == {}
+
+
+def test_a_block_replaces_what_stands_between_the_markers() -> None:
+    """A rerun updates the page, and nothing else on it."""
+    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    assert report.with_block(page, "new") == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
+    for broken in ("none", page + page, f"{report.END}{report.BEGIN}"):
+        with pytest.raises(ValueError, match="once each"):
+            report.with_block(broken, "new")
+
+
+def test_the_pages_say_what_was_measured() -> None:
+    """Both blocks are what the report makes of the committed lines."""
+    lines = latest(read(report.RESULTS))
+    for page in report.PAGES:
+        text = page.read_text("utf-8")
+        assert text.count(report.BEGIN) == text.count(report.END) == 1
+        if lines:
+            assert report.with_block(text, report.block(page, lines)) == text, f"{page}: run tests.bench.matrix.report"
+
+
+def test_no_results_are_no_lines(tmp_path: Path) -> None:
+    """Before the first run."""
+    assert read(tmp_path / "none.jsonl") == []
+
+
+def test_the_way_back_is_the_first_second_with_the_rate() -> None:
+    """10 a second until 5 s, nothing until 8 s, half until 10 s, all again then."""
+    totals = [10 * min(second, 5) + 5 * max(0, min(second, 10) - 8) + 10 * max(0, second - 10) for second in range(15)]
+    progress = Progress(at_s=[float(second) for second in range(15)], totals=totals)
+    assert progress.rate(0, 5) == 10
+    assert progress.back_s(8.0, 9.5) == 2.0
+    assert progress.back_s(8.0, 99.0) is None
+    assert progress.silence_s(5.0) == 4.0
+
+
+def test_memory_that_grows_with_the_records_has_a_slope() -> None:
+    """MiB per 100,000 records; the start-up before the first total is outside."""
+    totals = [0, 100_000, 200_000, 300_000]
+    progress = Progress(at_s=[0.0, 1.0, 2.0, 3.0], totals=totals, memory_mib=[500.0, 100.0, 102.0, 104.0])
+    assert progress.slope_mib(100_000, 300_000) == pytest.approx(2.0)
+    assert progress.slope_mib(300_000, 300_000) is None

@@ -1,0 +1,3 @@
+"""What a model reads where something was left out."""
+
+MARK = "\n[...]\n"

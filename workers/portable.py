@@ -1,0 +1,200 @@
+"""What each kind of model server enforces of a JSON Schema, and the part of a schema that it is sent.
+
+The tables are read from the servers' own sources and documents (`source`); keywords that they do not name are enforced.
+Every answer is checked here again by the whole schema, whatever a server says.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+
+Way = tuple[str | int, ...]
+"""The way to a place in a schema: keys and list positions from the top."""
+
+Verdict = Literal["ignored", "refused"]
+"""`ignored`: taken and not enforced. `refused`: with it the whole request is a 400 or comes to nothing; not sent."""
+
+_SCHEMA = (
+    *("items", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else"),
+    *("unevaluatedItems", "unevaluatedProperties"),
+)
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
+"""Keywords that hold one schema, schemas by name, a list of schemas."""
+
+ANNOTATIONS = frozenset({"default"})
+"""Say nothing about an answer: nothing is lost when they are left out."""
+
+_BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
+_CONDITIONS = frozenset({"not", "if", "then", "else", "dependentRequired", "dependentSchemas"})
+_NAMES = frozenset({"patternProperties", "propertyNames"})
+_COUNTS = frozenset({"minProperties", "maxProperties"})
+_CONTAINS = frozenset({"contains", "minContains", "maxContains", "uniqueItems"})
+_REST = frozenset({"unevaluatedProperties", "unevaluatedItems"})
+_FORMATS = frozenset({"date", "time", "date-time", "uuid"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enforcement:
+    """What one kind of server makes of a schema's keywords.
+
+    `shadowed`: keywords that are ignored where one of the others stands beside them. `formats`: those that are
+    enforced; `other_formats` says what becomes of the rest. `numbers_bounded`: false where bounds hold for integers
+    only. `anchored_only`: a pattern without `^` and `$` is refused. `strict`: OpenAI's rules for whole objects.
+    `needs_properties`: the top must have them.
+    """
+
+    source: str
+    ignored: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+    shadowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    formats: frozenset[str]
+    other_formats: Verdict
+    numbers_bounded: bool = True
+    anchored_only: bool = False
+    strict: bool = False
+    needs_properties: bool = False
+
+
+_LLAMACPP = Enforcement(
+    source="ggml-org/llama.cpp, common/json-schema-to-grammar.cpp at 011c6c3 (2026), which refuses a pattern without"
+    " `^` and `$`; llama-server 0.7.0 (build 11669), asked by tests/contract/test_enforced.py, ignores it",
+    ignored=_CONDITIONS | _NAMES | _COUNTS | _CONTAINS | _REST | {"multipleOf"},
+    shadowed={
+        "minLength": frozenset({"pattern"}),
+        "maxLength": frozenset({"pattern"}),
+        "allOf": frozenset({"properties", "anyOf", "oneOf", "$ref"}),
+    },
+    formats=_FORMATS,
+    other_formats="ignored",
+    numbers_bounded=False,
+    anchored_only=True,
+)
+
+_VLLM = Enforcement(
+    source="vllm-project/vllm, backend `auto` of vllm/sampling_params.py and v1/structured_output (2026): xgrammar"
+    " first, what it refuses goes to llguidance (docs/json_schema.md), which refuses what it does not know",
+    ignored=_CONDITIONS,
+    refused=_CONTAINS | _NAMES,
+    formats=_FORMATS
+    | {"duration", "email", "hostname", "ipv4", "ipv6", "uri", "uri-reference", "uri-template"}
+    | {"json-pointer", "relative-json-pointer"},
+    other_formats="refused",
+)
+
+BY_DIALECT: Mapping[str, Enforcement] = {
+    "openai": Enforcement(
+        source="OpenAI's guide to structured outputs, `Supported schemas`, October 2026; `'uniqueItems' is not"
+        " permitted`, `'oneOf' is not permitted` and `'default' is not permitted` in its answers",
+        refused=_CONDITIONS | _NAMES | _COUNTS | _CONTAINS | _REST | {"allOf", "prefixItems"} | ANNOTATIONS,
+        formats=_FORMATS | {"duration", "email", "hostname", "ipv4", "ipv6"},
+        other_formats="refused",
+        strict=True,
+    ),
+    "vllm": _VLLM,
+    "completions": _VLLM,
+    "llamacpp": _LLAMACPP,
+    "ollama": _LLAMACPP,  # its `format` goes through llama.cpp's converter (llama/llama.go, SchemaToGrammar)
+    "tgi": Enforcement(
+        source="huggingface/text-generation-inference, router/src/validation.rs, and dottxt-ai/outlines-core,"
+        " src/json_schema/parsing.rs: a regular expression, for which `allOf` is one text after the other",
+        ignored=_CONDITIONS | _NAMES | _COUNTS | _CONTAINS | _REST | _BOUNDS | {"multipleOf"},
+        refused=frozenset({"allOf"}),
+        shadowed={"pattern": frozenset({"minLength", "maxLength"})},
+        formats=_FORMATS,
+        other_formats="refused",
+        needs_properties=True,
+    ),
+}
+"""By the dialect's name in the configuration. Of a `custom` server nothing is known."""
+
+
+def unenforced(schema: dict[str, Any], server: Enforcement) -> Iterator[tuple[Way, Verdict]]:
+    """Yield the way to each keyword that the server does not enforce. What is inside such a one is not looked at."""
+    for way, node in _nodes(schema, server):
+        for keyword in node:
+            if (verdict := _verdict(keyword, node, server)) is not None:
+                yield (*way, keyword), verdict
+
+
+def objections(schema: dict[str, Any], server: Enforcement) -> Iterator[tuple[Way, str]]:
+    """Yield why the server would refuse the whole schema: the way to the place, and what to do."""
+    if server.needs_properties and "properties" not in schema:
+        yield (), "no `properties` at the top: name them there"
+    if not server.strict:
+        return
+    for keyword in {"anyOf", "oneOf"} & schema.keys():
+        yield (keyword,), f"`{keyword}` at the top: put it below a property"
+    for way, node in _nodes(schema, server):
+        names = node.get("properties")
+        if not isinstance(names, dict) and "object" not in _types(node):
+            continue
+        if node.get("additionalProperties") is not False:
+            yield way, "an object without `additionalProperties: false`: add it"
+        for name in names or {}:
+            if name not in node.get("required", ()):
+                what = "a property that is not in `required`: add it there; its type can be a list with `null`"
+                yield (*way, "properties", name), what
+
+
+def portable(schema: dict[str, Any], server: Enforcement) -> dict[str, Any]:
+    """Return the schema as it is sent: without what the server refuses. Whatever the rest allows is checked here.
+
+    Where `oneOf` is refused, `anyOf` stands in its place, as other servers read it anyway.
+    """
+    refused = [way for way, verdict in unenforced(schema, server) if verdict == "refused"]
+    if not refused and not server.strict:
+        return schema
+    sent: dict[str, Any] = orjson.loads(orjson.dumps(schema))
+    for way in refused:
+        node: Any = sent
+        for step in way[:-1]:
+            node = node[step]
+        del node[way[-1]]
+    if server.strict:
+        for _, node in list(_nodes(sent, server)):
+            if "oneOf" in node:
+                branches = node.pop("oneOf")
+                node.setdefault("anyOf", branches)
+    return sent
+
+
+def _verdict(keyword: str, node: dict[str, Any], server: Enforcement) -> Verdict | None:
+    if keyword in server.refused:
+        return "refused"
+    if keyword in server.ignored or server.shadowed.get(keyword, frozenset()) & node.keys():
+        return "ignored"
+    if keyword == "format" and node[keyword] not in server.formats:
+        return server.other_formats
+    if keyword in _BOUNDS and not server.numbers_bounded and _types(node) != {"integer"}:
+        return "ignored"
+    if keyword == "pattern" and server.anchored_only:
+        pattern = str(node[keyword])
+        return None if pattern.startswith("^") and pattern.endswith("$") else "refused"
+    return None
+
+
+def _types(node: dict[str, Any]) -> set[str]:
+    said = node.get("type")
+    return {said} if isinstance(said, str) else set(said or ()) - {"null"}
+
+
+def _nodes(schema: dict[str, Any], server: Enforcement) -> Iterator[tuple[Way, dict[str, Any]]]:
+    """Yield the schema and those inside it, as far as the server looks at them, each with the way to it."""
+    waiting: list[tuple[Way, Any]] = [((), schema)]
+    while waiting:
+        way, node = waiting.pop()
+        if not isinstance(node, dict):
+            continue
+        yield way, node
+        for keyword, held in node.items():
+            if _verdict(keyword, node, server) is not None:
+                continue
+            if keyword in _SCHEMA:
+                waiting.append(((*way, keyword), held))
+            elif keyword in _NAMED and isinstance(held, dict):
+                waiting += [((*way, keyword, name), one) for name, one in held.items()]
+            elif keyword in _LISTED and isinstance(held, list):
+                waiting += [((*way, keyword, place), one) for place, one in enumerate(held)]
