@@ -68,13 +68,17 @@ def _after_thinking(text: str) -> str:
 
 
 def without_thought(text: str) -> str | None:
-    """Return a text answer without the `<think>...</think>` that it begins with; None when that thought never ends.
+    """Return a text answer without the thought that it begins with; None when that thought never ends.
 
-    Marks of thinking anywhere else belong to the text.
+    `<think>...</think>`; or, where the chat template has said `<think>` already (DeepSeek R1, Qwen3), all before the
+    one `</think>` that has a line to itself. Marks of thinking anywhere else belong to the text.
     """
     said = text.lstrip()
     if not said.startswith(_THOUGHT_BEGINS[0]):
-        return text
+        before, end, rest = said.partition(_THOUGHT_ENDS[0])
+        alone = bool(end) and before.endswith("\n") and rest.lstrip(" \r").startswith("\n")
+        untold = alone and _THOUGHT_BEGINS[0] not in said and _THOUGHT_ENDS[0] not in rest
+        return rest.strip() if untold else text
     _, end, rest = said.partition(_THOUGHT_ENDS[0])
     return rest.strip() if end else None
 

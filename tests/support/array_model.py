@@ -3,13 +3,15 @@
 import json
 
 from tests.support.scripted_model import ScriptedModel
-from workers.errors import AnswerEmpty, BadAnswer, Declined
+from workers.errors import AnswerEmpty, AnswerTooLarge, BadAnswer, Declined, NoAnswer, ServerFault
 from workers.ports import Ask, Frame
 from workers.records import Passage, Prompt, Reply
 
+SPOILS: dict[str, type[NoAnswer]] = {"refused": Declined, "poison": ServerFault, "endless": AnswerTooLarge}
+
 
 class ArrayModel(ScriptedModel):
-    """Says `answer to X` to X, nothing to `empty`, and refuses a request that holds `refused` as a whole.
+    """Says `answer to X` to X, nothing to `empty`, and refuses a request that holds a word of `SPOILS` as a whole.
 
     `asked` are the prompts of each call; `running` how many calls run.
     """
@@ -33,8 +35,9 @@ class ArrayModel(ScriptedModel):
             whole = await super().complete(prompt, passage, wait_s=wait_s)
         finally:
             self.running -= 1
-        if "refused" in texts:
-            raise Declined("400")
+        for word, error in SPOILS.items():
+            if word in texts:
+                raise error(word)
         said = [self._said(text, whole) for text in texts]
         if prompt.records > 1:
             whole.members = tuple(said)

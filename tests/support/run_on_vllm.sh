@@ -9,6 +9,7 @@ cd "$(dirname "$0")/../.."
 VLLM=${VLLM:-vllm}
 VLLM_PYTHON=${VLLM_PYTHON:-python3}
 PYTHON=${PYTHON:-.venv/bin/python}
+VLLM_OPTIONS=${VLLM_OPTIONS:-}
 PORT=${PORT:-18000}
 READY_S=${READY_S:-240}
 
@@ -21,7 +22,7 @@ serve() { # PORT OPTION...
   local port=$1
   shift
   $VLLM serve "$scratch/tiny" --served-model-name tiny --host 127.0.0.1 --port "$port" --kv-cache-memory-bytes 1G \
-    --gpu-memory-utilization 0.2 --max-model-len 16384 "$@" >"$scratch/vllm-$port.log" 2>&1 &
+    --gpu-memory-utilization 0.2 --max-model-len 16384 $VLLM_OPTIONS "$@" >"$scratch/vllm-$port.log" 2>&1 &
   servers+=($!)
 }
 serve "$PORT"
@@ -29,7 +30,7 @@ serve "$((PORT + 1))" --enable-request-id-headers --structured-outputs-config '{
 
 for port in "$PORT" "$((PORT + 1))"; do
   until curl -fs "http://127.0.0.1:$port/health"; do
-    if [ "$SECONDS" -gt "$READY_S" ] || ! kill -0 "${servers[@]}" 2>/dev/null; then
+    if [ "$SECONDS" -gt "$READY_S" ] || [ "$(jobs -rp | wc -l)" -lt 2 ]; then
       tail -n 50 "$scratch"/vllm-*.log
       exit 1
     fi

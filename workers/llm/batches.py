@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from workers import metrics
-from workers.errors import BadAnswer, Declined
+from workers.errors import AnswerTooLarge, BadAnswer, Declined, ServerFault
 from workers.llm.aboard import JointCall, JointPassage
 from workers.llm.before import Before
 from workers.ports import Frame, Model
@@ -13,6 +13,9 @@ from workers.records import Passage, Prompt, Reply
 from workers.settings.batch import BatchSettings
 
 _Key = tuple[Frame, float]
+
+SPOILED = (Declined, ServerFault, AnswerTooLarge)
+"""400, 500, an answer without end. Timeouts, refusals of load and lost connections are the server's own."""
 
 _SMOOTHING = 0.1
 """The weight of the newest call in the mean size of a batch."""
@@ -44,7 +47,7 @@ class Batches(Before):
       the cause, and then it fails alone.
     - The first waits `linger_s` for others, even while slots are free; a full batch goes at once. Its array is fixed
       then, not when it has a slot.
-    - Refused as a whole (`Declined`), for one member's sake as it may be: each is asked once more, alone.
+    - Failed as a whole in a way that one member can cause (`SPOILED`): each is asked once more, alone.
     - Attempts are counted by one of them. Tokens are the dialect's to share out.
     """
 
@@ -66,7 +69,7 @@ class Batches(Before):
             self._close(batch)
         try:
             reply = await call.ride(passage)
-        except Declined:
+        except SPOILED:
             if batch.records == 1:
                 raise
         else:

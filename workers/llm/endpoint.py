@@ -4,10 +4,8 @@ import math
 from dataclasses import dataclass
 
 from workers.errors import Busy, PenstockError
-from workers.llm.auto_limit import AutoLimit
 from workers.llm.backoff import cool_down_s
 from workers.llm.breaker import Breaker
-from workers.llm.goodput import START
 
 OUTAGE_REFUSALS = 3
 """So many refusals in a row, each after a pause and fewer calls, are no congestion: nobody is served."""
@@ -38,20 +36,17 @@ class Endpoint:
     limit back, one slot per `limit` answers; after an outage one per answer, until it is what it was (TCP's slow start
     and congestion avoidance, RFC 5681).
 
-    With `auto` the limit is given back up to what that search says (`top`) instead of `slots`. A first refusal lowers
-    the search too; a breaker that closes lets in `START` calls, then one more per answer.
-
     `waking`: somebody warms it up, nobody else may ask. `last_used_s`: when a call last began or ended.
     """
 
-    def __init__(self, index: int, label: str, slots: int, breaker: Breaker, auto: AutoLimit | None = None) -> None:
+    def __init__(self, index: int, label: str, slots: int, breaker: Breaker) -> None:
         self.index = index
         self.label = label
         self.slots = slots
         self.breaker = breaker
         self.in_use = 0
-        self.auto = auto
-        self.top = self.limit = self._quick_below = auto.limit if auto is not None else slots
+        self.limit = slots
+        self._quick_below = slots
         self.cool_until_s = -math.inf
         self.waking = False
         self.last_used_s = math.inf
@@ -93,9 +88,8 @@ class Endpoint:
             self.in_use -= 1
             self.breaker.abandon(grant.epoch, trial=grant.trial)
 
-    def settle(self, grant: Grant, error: PenstockError | None, now_s: float, *, wanted: bool = False) -> None:
-        """Give a slot back after a call that ended with `error`, None for an answer. `wanted`: somebody waits for it."""
-        said = wanted and self.breaker.closed and self.in_use >= self.limit >= self.top
+    def settle(self, grant: Grant, error: PenstockError | None, now_s: float) -> None:
+        """Give a slot back after a call that ended with `error`, None for an answer."""
         grant.held = False
         self.in_use -= 1
         self.last_used_s = now_s
@@ -105,41 +99,16 @@ class Endpoint:
         elif error is None and grant.began_s >= self._cut_at_s:
             self._refusals = 0
             if grant.trial:
-                self._reopen()
-            if self.limit < self.top:
+                self._quick_below = self.slots
+            if self.limit < self.slots:
                 self._grow()
-        if self.auto is not None:
-            self._search(self.auto, grant, error, now_s, said=said)
-
-    def _search(
-        self, auto: AutoLimit, grant: Grant, error: PenstockError | None, now_s: float, *, said: bool
-    ) -> None:
-        """Let the search count a call, and follow it."""
-        if grant.began_s >= self._cut_at_s and self.breaker.closed:
-            auto.ended(grant.began_s, error, now_s, said=said)
-            if auto.cut_by_timeouts():
-                self._cut_at_s = now_s
-        if self.limit == self.top or self.limit > auto.limit:
-            self.limit = auto.limit
-        self.top = auto.limit
-
-    def _reopen(self) -> None:
-        """Go on after an outage: quickly, and with `auto` from a few calls."""
-        self._quick_below = self.top
-        if self.auto is not None:
-            self.limit = min(self.limit, START)
 
     def _cool(self, error: Busy, *, fresh: bool, now_s: float) -> None:
         fresh = fresh and self.breaker.closed
         if fresh:
             self._refusals += 1
-            if self.auto is not None and self._refusals == 1:
-                self.auto.cut_by_refusal()
-                self.top = self.limit = min(self.limit, self.auto.limit)
-            else:
-                self.limit = max(1, self.limit // 2)
-            quick = self._refusals >= OUTAGE_REFUSALS or self.auto is not None
-            self._quick_below = self.top if quick else self.limit
+            self.limit = max(1, self.limit // 2)
+            self._quick_below = self.limit if self._refusals < OUTAGE_REFUSALS else self.slots
             self._credit = 0
             self._cut_at_s = now_s
         pause_s = error.retry_after_s

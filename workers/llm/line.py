@@ -104,7 +104,7 @@ class Line:
 
     def settle(self, grant: Grant, error: PenstockError | None, now_s: float) -> None:
         """Give a slot back after a call that ended with `error`, None for an answer."""
-        grant.endpoint.settle(grant, error, now_s, wanted=len(self) > 0)
+        grant.endpoint.settle(grant, error, now_s)
         self.advance(now_s)
 
     def advance(self, now_s: float) -> None:

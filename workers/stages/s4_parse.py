@@ -27,7 +27,7 @@ _Check = Callable[[Any], str | None]
 def parse(reply: Reply, task: Task) -> Any:
     """Return the enrichment: a value that passed the task's schema, or the stripped text when the answer is text.
 
-    A text that begins with the model's thought, `<think>...</think>`, is what follows it.
+    A text that begins with the model's thought is what follows it.
 
     JSON as orjson reads it: NaN and Infinity are refused, of duplicate keys the last one counts, integers beyond 64
     bits become floats. An answer that is JSON as a whole is judged as it is; else the texts inside it are looked at (a

@@ -69,7 +69,7 @@ def test_plots_are_svg_of_what_there_is() -> None:
     """No data, no plot; Little's law stands beside the rates."""
     outage = line("W5", "503", fault_at_s=2.0, series=[[0.0, 0], [1.0, 400], [2.0, 800], [3.0, 800], [4.0, 1200]])
     drain = line("W6", "zero", series=[[0.0, 50.0], [10.0, 60.0]])
-    lines = [*w1("a <worker>", 6.6), line("W3", "256", cpu_us_per_record=90.0), outage, drain]
+    lines = [*w1("a <worker>", 6.6), line("W3", "256", "a <worker>", cpu_us_per_record=90.0), outage, drain]
     drawn = plots(lines)
     assert set(drawn) == {"throughput.svg", "cpu.svg", "recovery.svg", "drain.svg"}
     for text in drawn.values():
@@ -83,7 +83,7 @@ def test_a_block_replaces_what_stands_between_the_markers() -> None:
     """A rerun updates the page, and nothing else on it."""
     page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
     assert report.with_block(page, "new") == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
-    for broken in ("none", page + page, f"{report.END}{report.BEGIN}"):
+    for broken in ("none", page + page, report.BEGIN + page, page + report.END, f"{report.END}{report.BEGIN}"):
         with pytest.raises(ValueError, match="once each"):
             report.with_block(broken, "new")
 

@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from tests.support.array_model import ArrayModel
+from tests.support.array_model import SPOILS, ArrayModel
 from tests.support.llm_settings import ASK, until
 from workers.clock import monotonic_s
-from workers.errors import AnswerEmpty, Declined, ServerFault, Stale
+from workers.errors import AnswerEmpty, Declined, Stale, TimedOut
 from workers.llm.batches import Batches
 from workers.llm.flights import SingleFlight
 from workers.ports import Model
@@ -140,17 +140,18 @@ async def test_an_empty_member_has_no_answer_and_the_others_have() -> None:
     assert len(model.calls) == 1
 
 
-async def test_a_refused_batch_is_asked_one_by_one() -> None:
-    """The server names no culprit: each is asked alone, and only the bad one is refused. Attempts are calls."""
+@pytest.mark.parametrize("bad", SPOILS)
+async def test_a_batch_that_one_spoils_is_asked_one_by_one(bad: str) -> None:
+    """The server names no culprit: each is asked alone, and only the bad one has no answer. Attempts are calls."""
     model = ArrayModel()
     shared = batches(model)
     passages = [Passage(10.0) for _ in range(3)]
-    texts = ("a", "refused", "c")
+    texts = ("a", bad, "c")
     told = await asyncio.gather(
         *(ask(shared, text, passage) for text, passage in zip(texts, passages, strict=True)), return_exceptions=True
     )
-    assert [type(one) for one in told] == [Reply, Declined, Reply]
-    assert model.asked == [[*texts], ["a"], ["refused"], ["c"]]
+    assert [type(one) for one in told] == [Reply, SPOILS[bad], Reply]
+    assert model.asked == [[*texts], ["a"], [bad], ["c"]]
     assert [passage.attempts for passage in passages] == [2, 1, 1]
 
 
@@ -165,10 +166,10 @@ async def test_one_refused_alone_is_not_asked_again() -> None:
 async def test_a_failure_is_told_to_each_in_a_copy_of_its_own() -> None:
     """What is the endpoint's concerns all of them; each then does as its task says."""
     model = ArrayModel()
-    model.goes_on_with(ServerFault("500"))
+    model.goes_on_with(TimedOut("slow"))
     shared = batches(model, 2)
     told = await asyncio.gather(ask(shared, "a"), ask(shared, "b"), return_exceptions=True)
-    assert [type(one) for one in told] == [ServerFault, ServerFault]
+    assert [type(one) for one in told] == [TimedOut, TimedOut]
     assert told[0] is not told[1]
     assert len(model.calls) == 1
 

@@ -163,7 +163,15 @@ def test_a_text_that_is_too_long_and_cut_is_too_long() -> None:
         parse(said("0123456789a", "length"), TEXT)
 
 
-@pytest.mark.parametrize("text", ["<think>A greeting,\nso hello.</think>\n\nhello", " \n<think></think>hello"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>A greeting,\nso hello.</think>\n\nhello",
+        " \n<think></think>hello",
+        "A greeting,\nso hello.\n</think>\n\nhello",
+        "Hm.\n</think> \r\nhello",
+    ],
+)
 def test_the_thought_before_a_text_is_no_part_of_it(text: str) -> None:
     """It is left out, counted, and noted for the provenance; `max_chars` is of the text."""
     before, reply = salvaged("thought"), said(text)
@@ -172,8 +180,11 @@ def test_the_thought_before_a_text_is_no_part_of_it(text: str) -> None:
     assert salvaged("thought") == before + 1
 
 
+NOT_ALONE = ("a\n</think> b", "a </think>\nb", "a\n</think>\nb\n</think>\nc", "a <think>\n</think>\nb")
+
+
 @pytest.mark.parametrize(
-    "text", ["a <think> b", "a </think>", "</think> a", "<thinking>a", "hi <think>a</think>", "`<think>`"]
+    "text", ["a <think> b", "a </think>", "</think> a", "<thinking>a", "hi <think>a</think>", "`<think>`", *NOT_ALONE]
 )
 def test_marks_of_thinking_elsewhere_are_part_of_a_text(text: str) -> None:
     """Only what stands before all else is taken for a thought: a text may be about thinking."""

@@ -32,10 +32,13 @@ class Connection(asyncio.Protocol):
         """Whether it may be asked."""
         return self._transport is not None and not self._transport.is_closing()
 
-    @property
-    def went_stale(self) -> bool:
-        """Whether it answered before, and has not begun to answer the last request (E3)."""
-        return self._reader.answers > 0 and not self._reader.begun
+    def went_stale(self, lost: Lost) -> bool:
+        """Return whether the server ended it as idle, while we asked (E3): it had answered before, and no byte came.
+
+        Not after a reset, which a server that breaks down sends as well: that is a failure, and counted as one.
+        """
+        reset = isinstance(lost.__cause__, ConnectionResetError)
+        return self._reader.answers > 0 and not self._reader.begun and not reset
 
     def ask(self, request: bytes) -> asyncio.Future[Answer]:
         """Send a request; the future ends in its answer.

@@ -131,9 +131,9 @@ class LeanTransport:
             if connection is not None:
                 try:
                     return await self._ask(line, connection, request, ends_at_s, request_id)
-                except Lost:
+                except Lost as lost:
                     # The server closed it while we sent. Asking again is safe: it has no side effect.
-                    if not connection.went_stale or monotonic_s() >= ends_at_s:
+                    if not connection.went_stale(lost) or monotonic_s() >= ends_at_s:
                         raise
             connection = await self._dialer.connect(line.to, timeout_s, ends_at_s)
             return await self._ask(line, connection, request, ends_at_s, request_id)

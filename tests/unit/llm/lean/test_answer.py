@@ -221,6 +221,16 @@ def test_the_body_has_a_limit(way: str, piece_bytes: int) -> None:
         read(pieces(BODY_MAX_BYTES + 1))
 
 
+@pytest.mark.parametrize("head", [b"Content-Length: 200000", b"Transfer-Encoding: chunked"])
+def test_only_what_is_no_body_has_the_heads_limit(head: bytes) -> None:
+    """A long answer in many pieces passes, with a length and in chunks."""
+    piece = b"a" * 1_000
+    chunk, end = (b"3e8\r\n%b\r\n" % piece, [b"0\r\n\r\n"]) if b"chunked" in head else (piece, [])
+    answer, _ = read([OK, head, b"\r\n\r\n", *[chunk] * 200, *end], AnswerReader(1 << 20))
+    assert answer is not None
+    assert answer[2] == piece * 200
+
+
 def test_the_end_is_an_answers_end_only_where_nothing_else_is() -> None:
     """Without length and chunks what came is the body; anything else has broken off, wherever it was cut."""
     raw = OK + b"Content-Type: a\r\n\r\n"

@@ -1,9 +1,11 @@
 """One connection on a scripted wire: who gets an answer, and when the connection ends."""
 
+import asyncio
+
 import pytest
 
 from tests.support.scripted_wire import made
-from workers.llm.lean.answer import BrokeOff, NotHttp, Surplus, TooLarge
+from workers.llm.lean.answer import Answer, BrokeOff, NotHttp, Surplus, TooLarge
 from workers.llm.lean.connection import Lost
 
 TWO = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -107,26 +109,36 @@ async def test_a_reset_is_no_end_of_an_answer() -> None:
     error = future.exception()
     assert isinstance(error, Lost)
     assert error.__cause__ is reset
-    assert not connection.went_stale
+    assert not connection.went_stale(error)
 
 
 async def test_only_a_connection_that_answered_before_goes_stale() -> None:
-    """And only before a byte of the next answer."""
+    """And only before a byte of the next answer, and not by a reset: a server that breaks down sends that, too."""
     fresh, _ = await made()
     future = fresh.ask(b"request")
     fresh.eof_received()
-    assert isinstance(future.exception(), Lost)
-    assert not fresh.went_stale
-    for began, stale in ((b"", True), (b"H", False)):
+    assert not fresh.went_stale(lost(future))
+    for began, error, stale in (
+        (b"", BrokenPipeError(), True),
+        (b"", None, True),
+        (b"", ConnectionResetError(), False),
+        (b"H", BrokenPipeError(), False),
+    ):
         used, _ = await made()
         used.ask(b"request")
         used.data_received(TWO)
         future = used.ask(b"request")
         if began:
             used.data_received(began)
-        used.connection_lost(ConnectionResetError())
-        assert isinstance(future.exception(), Lost)
-        assert used.went_stale is stale
+        used.connection_lost(error)
+        assert used.went_stale(lost(future)) is stale
+
+
+def lost(future: asyncio.Future[Answer]) -> Lost:
+    """Return what the call ended in."""
+    error = future.exception()
+    assert isinstance(error, Lost)
+    return error
 
 
 async def test_an_idle_connection_that_the_server_ends_is_not_asked() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from tests.support.scripted_resolver import ScriptedResolver
 from workers.clock import monotonic_s
 from workers.errors import ConnectFailed, ConnectionLost, TimedOut
 from workers.llm.lean import LeanTransport
+from workers.llm.lean.dialing import Names
 from workers.llm.transport import Target, target
 
 PATH = "/v1/chat/completions"
@@ -192,7 +194,7 @@ def test_each_call_has_its_own_timeout_and_one_timer_ends_them(run: Run) -> None
                     await transport.post(to, BODY, timeout_s)
                 return monotonic_s() - began_s - timeout_s
 
-            late_s = await asyncio.gather(*map(one, (0.4, 0.1, 0.3, 0.1, 0.2)))
+            late_s = await asyncio.gather(*map(one, (0.4, 0.1, 0.3, 0.13, 0.2)))
             assert min(late_s) > -0.005
             assert max(late_s) < 5
             await until(lambda: not server.running)
@@ -218,7 +220,7 @@ def test_idle_connections_are_closed_before_the_server_does_it(run: Run, monkeyp
 
 
 def test_each_address_of_a_name_is_tried(run: Run) -> None:
-    """One that refuses costs nothing but a try; whoever answered is not asked first for ever."""
+    """One that refuses costs nothing but a try."""
 
     async def course() -> None:
         async with FaultServer(default=http.raw(http.http(200, b"{}", "Connection: close"))) as server:
@@ -240,20 +242,29 @@ def test_each_address_of_a_name_is_tried(run: Run) -> None:
     run(course())
 
 
+async def test_the_addresses_of_a_name_take_turns() -> None:
+    """Each connection begins with another one, so that all of a service's servers get some."""
+    resolver = ScriptedResolver("10.0.0.1", "10.0.0.2", port=80)
+    names = Names(resolver)
+    first = [(await names.addresses("llm.example.com", 80))[0][0] for _ in range(4)]
+    assert first == ["10.0.0.1", "10.0.0.2"] * 2
+    assert await names.addresses("10.0.0.9", 80) == [("10.0.0.9", 80)]
+    assert resolver.asked == 1
+
+
 def test_an_address_that_never_answers_costs_its_share_of_the_time(run: Run, tmp_path: Path) -> None:
     """A silent first address of two takes half of `connect_timeout_s`, TLS included; then the next has its turn."""
     authority = make_authority(tmp_path)
 
     async def course() -> None:
         async with FaultServer(tls=serving(tmp_path, name="DNS:llm.example.com")) as server:
-            silent = await asyncio.start_server(lambda reader, _: reader.read(), "127.0.0.2", server.port)
             resolver = ScriptedResolver("127.0.0.2", "127.0.0.1", port=server.port)
             limits = {"ca_file": str(authority), "connect_timeout_s": 4.0}
-            async with lean(server, resolver, "https://llm.example.com", **limits) as (transport, to):
-                began_s = monotonic_s()
-                assert (await transport.post(to, BODY, 20.0))[0] == 200
-                assert monotonic_s() - began_s >= 1.9
-            silent.close()
+            with socket.create_server(("127.0.0.2", server.port)):  # takes connections, and says nothing
+                async with lean(server, resolver, "https://llm.example.com", **limits) as (transport, to):
+                    began_s = monotonic_s()
+                    assert (await transport.post(to, BODY, 20.0))[0] == 200
+                    assert monotonic_s() - began_s >= 1.9
 
     run(course())
 
@@ -298,6 +309,43 @@ def test_closing_ends_running_calls_and_lookups(run: Run) -> None:
                 with pytest.raises(RuntimeError):
                     await transport.post(to, BODY, 20.0)
             await until(lambda: not server._tasks)
+
+    run(course())
+
+
+def test_closing_ends_idle_connections_and_lookups(run: Run) -> None:
+    """The server sees the end of what nobody used, and no task is left that waits for a name server."""
+
+    class Silent(ScriptedResolver):
+        async def resolve(self, *_: Any, **__: Any) -> Any:
+            await asyncio.Event().wait()
+
+    async def course() -> None:
+        async with FaultServer() as server:
+            async with lean(server) as (transport, to):
+                await transport.post(to, BODY, 20.0)
+                assert len(server._tasks) == 1
+            await until(lambda: not server._tasks)
+            async with lean(server, Silent(), "http://llm.example.com") as (transport, to):
+                with pytest.raises(TimedOut):
+                    await transport.post(to, BODY, 0.05)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(course())
+
+
+def test_a_reset_is_not_answered_by_asking_again(run: Run) -> None:
+    """Unlike a connection that the server closed as idle (E3): one request, one failure, and nothing kept."""
+
+    async def course() -> None:
+        last = http.raw(http.http(200, b"{}", "Connection: close"))
+        async with FaultServer(http.answer(), http.reset(), last) as server, lean(server) as (transport, to):
+            await transport.post(to, BODY, 20.0)
+            with pytest.raises(ConnectionLost, match="reset"):
+                await transport.post(to, BODY, 20.0)
+            await transport.post(to, BODY, 20.0)
+            assert [seen.connection for seen in server.requests] == [1, 1, 2]
+            assert [len(idle) for idle in transport._idle.values()] == [0]
 
     run(course())
 
