@@ -66,10 +66,11 @@ async def test_the_table_of_llama_cpp_is_right(inner: dict[str, Any], server: Ll
 
 
 async def test_dry_run_sees_that_it_enforces_the_schema(server: LlamaServer, tmp_path: Path) -> None:
-    """Asked for prose, it answers by the schema."""
+    """Asked for prose, it answers by the schema; and it says how much it works on at a time."""
     text = SOUND.replace(
         "    url: http://localhost:8000\n", f"    url: {server.url}\n    dialect: llamacpp\n    timeout_s: 30\n"
     )
     settings = load(write_sound(tmp_path, text), {}).settings
     [one] = await model_findings(settings, "triage", settings.tasks["triage"])
-    assert one.what.endswith("enforces the answer schema: asked for prose, it answered by the schema")
+    assert "; enforces the answer schema: asked for prose, it answered by the schema" in one.what
+    assert "it works on 2 requests at a time, fewer than max_in_flight 64" in one.what
