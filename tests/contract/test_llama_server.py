@@ -201,7 +201,8 @@ async def test_a_call_that_takes_too_long(endless: LlamaServer, start: Start, di
     async with asyncio.timeout(PATIENT_S):
         while endless.log().count("cancel task") == seen:  # noqa: ASYNC110 - another process sets no event
             await asyncio.sleep(0.1)
-    assert endless.busy_slots() == 0
+        while endless.busy_slots():  # noqa: ASYNC110 - as above; it logs first and frees the slot then
+            await asyncio.sleep(0.1)
     assert (await asked(await start(endless.url, **patient(dialect)))).finish_reason == "stop"
 
 
