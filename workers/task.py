@@ -20,6 +20,8 @@ from workers.settings.budget import Price
 from workers.settings.model import TaskSettings
 from workers.settings.servers import ModelSettings
 
+_Files = tuple[CompiledPrompt, CompiledSchema | None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputTopics:
@@ -125,14 +127,12 @@ def compile_task(
     Raises:
         ValueError: a file that `lint` would have named.
     """
-    prompt, schema = _asking_files(settings)
+    files = prompt, schema = _asking_files(settings)
     check = schema.check if schema else None
-    ask = _ask(name, prompt, schema, model_settings)
     task = Task(
         name=name,
         settings=settings,
-        model=model,
-        frame=model.frame(ask),
+        **_on(name, settings, files, model, model_settings),
         render=prompt.render,
         check=check,
         ladder=build_ladder(settings.ladder, check, task_name=name),
@@ -142,43 +142,40 @@ def compile_task(
         guard=Guard(with_decode=settings.decode_guard),
         pace=Pace(unlimited=settings.fallback_rate == "unlimited"),
         selection=selection(settings, name),
-        wide_frame=_wide(model, ask),
-        fit=fitting(settings.inputs, model_settings.tokenizer),
-        price=model_settings.price,
         budget=Budget(settings.budget) if settings.budget is not None else None,
     )
 
-    def on(models: Sequence[str]) -> Task | None:
+    def below(models: Sequence[str]) -> Task | None:
         """Return the task on these models, one after the other."""
-        below: Task | None = None
-        for other, other_settings in (others[called] for called in reversed(models) if called in others):
-            ask = _ask(name, prompt, schema, other_settings)
-            below = replace(
-                task,
-                model=other,
-                frame=other.frame(ask),
-                wide_frame=_wide(other, ask),
-                price=other_settings.price,
-                fit=fitting(settings.inputs, other_settings.tokenizer),
-                next_model=below,
-                after_another=True,
-            )
-        return below
+        first: Task | None = None
+        for other in (others[called] for called in reversed(models) if called in others):
+            first = replace(task, **_on(name, settings, files, *other), next_model=first, after_another=True)
+        return first
 
-    first, *ladder = settings.models_in_order()
-    whole = replace(task, next_model=on(ladder))
+    _, *ladder = settings.models_in_order()
+    whole = replace(task, next_model=below(ladder))
     routes = []
     for route in settings.routes:
-        routed = whole if route.model == first else on(list(dict.fromkeys([route.model, *ladder])))
+        routed = whole if route.model == settings.model else below(list(dict.fromkeys([route.model, *ladder])))
         if routed is not None:
             routes.append((compile_condition(route.when), replace(routed, after_another=False)))
     return replace(whole, routes=tuple(routes))
 
 
-def _wide(model: Model, ask: Ask) -> Frame | None:
-    """Return the frame for twice as many tokens, None where a body does not say how many: it would ask the same."""
+def _on(
+    name: str, settings: TaskSettings, files: _Files, model: Model, model_settings: ModelSettings
+) -> dict[str, Any]:
+    """Return what of a task depends on the model that it asks."""
+    ask = _ask(name, *files, model_settings)
+    frame = model.frame(ask)
     wide = model.frame(replace(ask, max_tokens=2 * ask.max_tokens))
-    return None if wide == model.frame(ask) else wide
+    return {
+        "model": model,
+        "frame": frame,
+        "wide_frame": None if wide == frame else wide,  # a body that does not say how many would ask the same
+        "price": model_settings.price,
+        "fit": fitting(settings.inputs, model_settings.tokenizer),
+    }
 
 
 def ask_of(name: str, settings: TaskSettings, model_settings: ModelSettings) -> Ask:
@@ -186,7 +183,7 @@ def ask_of(name: str, settings: TaskSettings, model_settings: ModelSettings) -> 
     return _ask(name, *_asking_files(settings), model_settings)
 
 
-def _asking_files(settings: TaskSettings) -> tuple[CompiledPrompt, CompiledSchema | None]:
+def _asking_files(settings: TaskSettings) -> _Files:
     schema = compile_schema(settings.answer.schema_file) if settings.answer.schema_file else None
     return compile_prompt(settings.prompt.system, settings.prompt.user), schema
 

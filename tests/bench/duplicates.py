@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.throughput import KINDS, PARTITIONS, answered, stub
+from tests.bench.stub import serving
+from tests.bench.throughput import KINDS, PARTITIONS, answered
 from tests.support.deployment import WorkerProcess, configuration
 from tests.support.embedded import EmbeddedKafka
 from tests.support.topics import New, fresh_name, produce
@@ -43,7 +44,7 @@ async def run(name: str, records: int, broker: EmbeddedKafka, folder: Path) -> d
         topic,
         (New(key=b"k%d" % n, value=b'{"text":"ticket %d"}' % text) for n, text in enumerate(numbers)),
     )
-    with stub(LATENCY_S) as port:
+    with serving(LATENCY_S) as port:
         config = configuration(
             folder / topic,
             bootstrap_servers=broker.bootstrap_servers,

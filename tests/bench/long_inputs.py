@@ -10,12 +10,9 @@ import argparse
 import asyncio
 import json
 import random
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaProducer
 
+from tests.bench.stub import serving
 from tests.bench.throughput import KINDS, PARTITIONS
 from tests.support.deployment import WorkerProcess, configuration
 from tests.support.embedded import EmbeddedKafka
@@ -62,19 +60,6 @@ CASES: dict[str, dict[str, Any]] = {
         "inputs": {"text": {"max_tokens": 10_000, "keep": "ends"}},
     },
 }
-
-
-@contextmanager
-def model() -> Iterator[int]:
-    """Run an endpoint whose latency grows with the request; give its port."""
-    command = [sys.executable, "-m", "tests.bench.stub", "0", str(LATENCY_S), "0", "0", str(KIB_S)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def text(rng: random.Random, chars: int) -> str:
@@ -127,7 +112,7 @@ async def run(name: str, records: int, broker: EmbeddedKafka, folder: Path) -> d
     topic, task = fresh_name("long"), "bench"
     await broker.create_topics({topic: PARTITIONS} | {f"{topic}.{task}.{kind}": PARTITIONS for kind in KINDS})
     with ExitStack() as stack:
-        url, other = (f"http://127.0.0.1:{stack.enter_context(model())}" for _ in range(2))
+        url, other = (f"http://127.0.0.1:{stack.enter_context(serving(LATENCY_S, 0, 0, KIB_S))}" for _ in range(2))
         config = configuration(
             folder / topic,
             bootstrap_servers=broker.bootstrap_servers,

@@ -7,7 +7,10 @@ request.
 
 import asyncio
 import random
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import orjson
@@ -98,6 +101,19 @@ class Endpoint(asyncio.Protocol):
         """Send, unless the client has gone."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(answer)
+
+
+@contextmanager
+def serving(*seconds: float) -> Iterator[int]:
+    """Run the stub as a process of its own, with the arguments of `main` behind the port; give its port."""
+    command = [sys.executable, "-m", "tests.bench.stub", "0", *map(str, seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 async def main(port: int, latency_s: float, slow_s: float = 0.0, slow_share: float = 0.0, kib_s: float = 0.0) -> None:

@@ -10,16 +10,13 @@ import asyncio
 import json
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.stub import serving
 from tests.support.deployment import WorkerProcess, configuration, wait_for
 from tests.support.kafka import KafkaBroker, ensure_jars
 from tests.support.topics import New, fresh_name, produce
@@ -46,18 +43,6 @@ CASES = (
     Case(name="latency", latency_s=0.15, slots=256, records=25_000),
     Case(name="zero", latency_s=0.0, slots=256, records=60_000),
 )
-
-
-@contextmanager
-def stub(latency_s: float) -> Iterator[int]:
-    """Run the stub endpoint; give its port."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.bench.stub", "0", str(latency_s)], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def answered(port: int) -> int:
@@ -90,7 +75,7 @@ async def run(case: Case, broker: KafkaBroker, folder: Path) -> dict[str, object
             for number in range(case.records)
         ),
     )
-    with stub(case.latency_s) as port:
+    with serving(case.latency_s) as port:
         config = configuration(
             folder / topic,
             bootstrap_servers=broker.bootstrap_servers,
