@@ -1,9 +1,10 @@
 """vLLM: OpenAI's route and OpenAI's `response_format`, which every version since 0.6.3 enforces.
 
 Its grammars allow blanks between JSON tokens, and a small model can fill `max_tokens` with them. The cure is the
-server's: `--structured-outputs-config '{"disable_any_whitespace": true}'`. The field of the same name in a request's
-`structured_outputs` is not sent: the xgrammar backend reads the engine's configuration only and drops it without a word
-(vllm-project/vllm#48765), and #48812 proposes to answer 400 instead.
+server's: `--structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'` (0.22.1 does not start
+with the second alone). The field of the same name in a request's `structured_outputs` is not sent: the xgrammar backend
+reads the engine's configuration only and drops it without a word (vllm-project/vllm#48765), and #48812 proposes to
+answer 400 instead.
 """
 
 from typing import ClassVar
