@@ -29,7 +29,7 @@ Start = Callable[..., Coroutine[Any, Any, Client]]
 """The fixture `start`: starts a client, with one attempt unless told otherwise."""
 
 
-HTTP_CLIENT = "aiohttp"
+HTTP_CLIENT = "lean"
 """What clients under test speak HTTP with, unless told otherwise; the fixture `http_client` sets it to each in turn."""
 
 
