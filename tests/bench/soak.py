@@ -9,6 +9,7 @@ its name and code 1.
 import argparse
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -57,21 +58,28 @@ class Samples:
         return [round(rss_bytes / 2**20, 1) for rss_bytes in self.rss_bytes[every - 1 :: every]]
 
     def slopes(self) -> dict[str, float]:
-        """Return the growth per hour after the warm-up, by least squares, and the medians."""
+        """Return the growth per hour after the warm-up, and the medians."""
         since = int(len(self.at_s) * WARM_UP_SHARE)
         hours = [at_s / 3600 for at_s in self.at_s[since:]]
         return {
             "rss_mib": statistics.median(self.rss_bytes[since:]) / 2**20,
-            "rss_mib_per_hour": _slope(hours, self.rss_bytes[since:]) / 2**20,
+            "rss_mib_per_hour": slope(hours, self.rss_bytes[since:]) / 2**20,
             "descriptors": statistics.median(self.descriptors[since:]),
-            "descriptors_per_hour": _slope(hours, self.descriptors[since:]),
+            "descriptors_per_hour": slope(hours, self.descriptors[since:]),
             "latency_p99_ms": statistics.median(self.latency_p99_ms[since:]),
-            "latency_p99_ms_per_hour": _slope(hours, self.latency_p99_ms[since:]),
+            "latency_p99_ms_per_hour": slope(hours, self.latency_p99_ms[since:]),
         }
 
 
-def _slope(hours: Sequence[float], values: Sequence[float]) -> float:
-    return statistics.linear_regression(hours, values).slope if len(hours) > 1 else 0.0
+def slope(hours: Sequence[float], values: Sequence[float]) -> float:
+    """Return the growth per hour: the median over all pairs of samples (Theil and Sen).
+
+    Least squares would follow the few samples that a fault has thrown off, by seconds where a latency is milliseconds.
+    """
+    points = list(zip(hours, values, strict=True))
+    return statistics.median(
+        [(b - a) / (at_b - at_a) for (at_a, a), (at_b, b) in itertools.combinations(points, 2)] or [0.0]
+    )
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,8 @@ class Figures:
     """What one kind of fault did.
 
     `progress_s`: from each fault (a lasting one: from its end) until every partition had output again. `repeated`:
-    outputs of records that had one already; `calls_repeated`: model calls beyond one for each record.
+    outputs of records that had one already; `calls_repeated`: model calls beyond one for each record
+    that the model answered (while its breaker is open, records end without a call).
     """
 
     fault: str

@@ -93,7 +93,7 @@ class Scene:
         figures.records, figures.samples = verdict.inputs, len(samples)
         figures.lost, figures.repeated = len(verdict.lost), verdict.repeats
         figures.order_violations, figures.early_commits = len(verdict.out_of_order), len(verdict.early)
-        figures.calls_repeated = self.stage.model.counts()["requests"] - verdict.inputs
+        figures.calls_repeated = self.stage.model.counts()["requests"] - verdict.by_kind["enriched"]
         note(figures)
         assert verdict.inputs == self.produced
         assert not (broken := verdict.broken(crashed=True)), broken
