@@ -1,7 +1,6 @@
 """The worker: starts everything in order, waits for a reason to stop, and stops in an order that loses nothing."""
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from workers import metrics
+from workers import garbage, metrics
 from workers.errors import EX_CONFIG, EX_SOFTWARE, Exit
 from workers.llm import Client
 from workers.log import get_logger
@@ -168,6 +167,7 @@ class Worker:
                 "commits": lambda: commits.run(kafka.commit_interval_s, lambda: list(intake.ledgers.values())),
                 "lag": self._lag.run,
                 "watchdog": watchdog.run,
+                "garbage": garbage.collect,
                 "client tasks": lambda: client_tasks.watch(partial(client_tasks.background_tasks, consumer, outgoings)),
             },
             self._fail,
@@ -177,7 +177,7 @@ class Worker:
         app.flow_control.resume()
         consumer.subscribe(list(feeds), listener=intake)
         await self._join(consumer)
-        _spare_the_garbage_collector()
+        garbage.spare_what_is_there()
 
     async def _join(self, consumer: AIOKafkaConsumer) -> None:
         kafka = self._settings.kafka
@@ -236,10 +236,3 @@ async def _cancelled(task: "asyncio.Future[object]") -> None:
     done, _ = await asyncio.wait({task}, timeout=CLOSE_S)
     if done and not task.cancelled():
         task.exception()  # looked at: it was reported, or does not matter any more
-
-
-def _spare_the_garbage_collector() -> None:
-    """What start-up built stays: freezing it and collecting less often gives 15-23 % of the CPU back (bench.md)."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
