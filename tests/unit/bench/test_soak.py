@@ -8,7 +8,7 @@ MINUTES = [minute / 60 for minute in range(120)]
 
 
 def test_growth_is_told_whatever_faults_throw_off() -> None:
-    """One per hour stays one per hour when every tenth sample is of a fault, and all of those are in the second half."""
+    """One per hour stays one per hour though every tenth is of a fault, all in the second half."""
     values = [100 + hours + (60_000 if at > 60 and at % 5 == 0 else 0) for at, hours in enumerate(MINUTES)]
     assert slope(MINUTES, values) == pytest.approx(1, abs=0.2)
 
