@@ -1,7 +1,10 @@
-"""An outage of one of two endpoints: `python -m tests.bench.one_of_two [--mode M]`, one JSON line per kind of outage.
+"""An outage of one of two endpoints: `python -m tests.bench.one_of_two [--mode M] [--slots N]`, one JSON line per kind.
 
-Two simulated servers of 40 calls a second each, a steady load of 48 a second: 60 % of both, more than one can carry
-alone, so that what it cannot take waits in Kafka. After 5 s one of them fails for 10 s; then it works again.
+Two simulated servers of 40 calls a second each (8 slots), a steady load of 48 a second: 60 % of both, more than one can
+carry alone, so that what it cannot take waits in Kafka. After 5 s one of them fails for 10 s; then it works again.
+
+`caught` were in flight when it began and could not be saved; `useless` began later and failed, `until_opened` of them
+before the breaker opened. The others are its trials, one a second.
 """
 
 import argparse
@@ -28,11 +31,15 @@ from topics.spec import KINDS
 from workers.demo.processes import SimulatedModel
 
 LATENCY_S, SLOTS = 0.2, 8
-RATE_PER_S = 0.6 * 2 * SLOTS / LATENCY_S
 PARTITIONS, TASK = 8, "bench"
 ENDS = ("enriched", "fallback", "dlq")
-MODES = ("503", "429", "500", "hang", "reset", "kill")
-"""What the failing one does: a status, no answer, a reset; `kill`: SIGKILL of its process, nobody listens."""
+MODES = ("503", "429", "500", "hang", "reset", "freeze", "kill")
+"""What the failing one does to what comes: a status, no answer, a reset.
+
+`freeze` and `kill` catch what is in flight, too: SIGSTOP of its process (connections are taken, nothing is answered),
+and SIGKILL (nobody listens).
+"""
+CATCHING = ("freeze", "kill")
 OPENED = '"event":"breaker_opened"'
 
 
@@ -44,6 +51,11 @@ class Times:
     outage_s: float = 10.0
     after_s: float = 15.0
     settle_s: float = 3.0
+
+
+def rate_per_s(slots: int) -> float:
+    """Return the load: 60 % of what both can carry."""
+    return 0.6 * 2 * slots / LATENCY_S
 
 
 @dataclass
@@ -60,13 +72,13 @@ class Seen:
         sent = {number: at_s for number, at_s in self.sent_s.items() if since_s <= at_s < until_s}
         return {number: self.ended_s[number] - at_s for number, at_s in sent.items() if number in self.ended_s}
 
-    def normal_after_s(self, end_s: float, usual_s: float) -> float | None:
+    def normal_after_s(self, end_s: float, usual_s: float, usual_per_s: float) -> float | None:
         """Seconds after `end_s` until a second has the usual rate and the usual latency, None: never seen."""
         for step in range(200):
             from_s = end_s + step * 0.25
             ended = [number for number, at_s in self.ended_s.items() if from_s <= at_s < from_s + 1]
             took_s = [self.ended_s[number] - self.sent_s[number] for number in ended]
-            if len(ended) >= 0.9 * RATE_PER_S and statistics.median(took_s) <= 2 * usual_s:
+            if len(ended) >= 0.9 * usual_per_s and statistics.median(took_s) <= 2 * usual_s:
                 return step * 0.25
         return None
 
@@ -95,13 +107,13 @@ async def watched(servers: str, topic: str, seen: Seen) -> AsyncIterator[None]:
         await consumer.stop()
 
 
-async def feed(servers: str, topic: str, seen: Seen, for_s: float) -> None:
+async def feed(servers: str, topic: str, seen: Seen, for_s: float, per_s: float) -> None:
     """Send records at a steady rate."""
     producer = AIOKafkaProducer(bootstrap_servers=servers, linger_ms=5)
     await producer.start()
     began_s = time.monotonic()
-    for number in range(int(for_s * RATE_PER_S)):
-        await asyncio.sleep(max(0.0, began_s + number / RATE_PER_S - time.monotonic()))
+    for number in range(int(for_s * per_s)):
+        await asyncio.sleep(max(0.0, began_s + number / per_s - time.monotonic()))
         value = orjson.dumps({"text": f"ticket {number}"})
         await producer.send(topic, key=b"%d" % number, value=value, partition=number % PARTITIONS)
         seen.sent_s[number] = time.monotonic()
@@ -111,25 +123,32 @@ async def feed(servers: str, topic: str, seen: Seen, for_s: float) -> None:
 class Pair:
     """The two servers; the first is the one that fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
         self.first = self._server()
         self.second = self._server()
 
     def _server(self, port: int = 0) -> SimulatedModel:
-        return SimulatedModel(latency=f"const:{LATENCY_S}", capacity=SLOTS, wrap_ratio=0, port=port, lifetime_s=600)
+        return SimulatedModel(
+            latency=f"const:{LATENCY_S}", capacity=self._slots, wrap_ratio=0, port=port, lifetime_s=600
+        )
 
-    def begin(self, mode: str) -> None:
-        """Let the first one fail."""
-        if mode == "kill":
-            os.kill(self.first.pid, signal.SIGKILL)
+    def begin(self, mode: str) -> int:
+        """Let the first one fail; return how many calls that caught."""
+        caught = self.first.counts()["in_flight"] if mode in CATCHING else 0
+        if mode in CATCHING:
+            os.kill(self.first.pid, signal.SIGKILL if mode == "kill" else signal.SIGSTOP)
         else:
             self.first.fail(mode)
+        return caught
 
     def end(self, mode: str) -> None:
         """Let it work again."""
         if mode == "kill":
             self.first.stop()
             self.first = self._server(int(self.first.url.rsplit(":", 1)[1]))
+        elif mode == "freeze":
+            os.kill(self.first.pid, signal.SIGCONT)
         else:
             self.first.ok()
 
@@ -148,7 +167,7 @@ async def outage(pair: Pair, mode: str, worker: WorkerProcess, outage_s: float) 
     """Let one fail for so long; return the calls that it cost, in all and after its breaker had opened."""
     before = await asyncio.to_thread(failed, worker)
     began_s = time.monotonic()
-    await asyncio.to_thread(pair.begin, mode)
+    caught = await asyncio.to_thread(pair.begin, mode)
     opened = None
     opened_after_s = -1.0
     while (past_s := time.monotonic() - began_s) < outage_s:
@@ -160,28 +179,30 @@ async def outage(pair: Pair, mode: str, worker: WorkerProcess, outage_s: float) 
     await asyncio.to_thread(pair.end, mode)
     await asyncio.sleep(1.2)
     after = await asyncio.to_thread(failed, worker)
+    useless = after - before - caught
     return {
-        "failed_calls": after - before,
+        "caught": caught,
+        "useless": useless,
+        "until_opened": useless if opened is None else opened - before - caught,
         "opened_after_s": round(opened_after_s, 2),
-        "failed_after_opened": after - opened if opened is not None else -1,
     }
 
 
-async def run(mode: str, broker: EmbeddedKafka, folder: Path, times: Times) -> dict[str, Any]:
+async def run(mode: str, broker: EmbeddedKafka, folder: Path, times: Times, slots: int = SLOTS) -> dict[str, Any]:
     """Run one kind of outage and return its figures."""
     servers, topic = broker.bootstrap_servers, fresh_name("one-of-two")
     await broker.create_topics({topic: PARTITIONS} | {f"{topic}.{TASK}.{kind}": PARTITIONS for kind in KINDS})
-    pair, seen = await asyncio.to_thread(Pair), Seen()
+    pair, seen = await asyncio.to_thread(Pair, slots), Seen()
     config = configuration(
         folder / topic,
         bootstrap_servers=servers,
         group_id=topic,
         url=pair.first.url,
-        tasks={TASK: {"input": topic, "max_in_flight": 256, "deadline_s": 10}},
+        tasks={TASK: {"input": topic, "max_in_flight": 32 * slots, "deadline_s": 10}},
         model={
             "url": None,
             "max_in_flight": None,
-            "endpoints": [{"url": one.url, "max_in_flight": SLOTS} for one in (pair.first, pair.second)],
+            "endpoints": [{"url": one.url, "max_in_flight": slots} for one in (pair.first, pair.second)],
             "timeout_s": 1,
         },
     )
@@ -190,7 +211,7 @@ async def run(mode: str, broker: EmbeddedKafka, folder: Path, times: Times) -> d
         with WorkerProcess(config, folder / f"{topic}.log") as worker:
             await asyncio.to_thread(worker.wait_ready)
             async with watched(servers, topic, seen):
-                feeding = asyncio.create_task(feed(servers, topic, seen, total_s))
+                feeding = asyncio.create_task(feed(servers, topic, seen, total_s, rate_per_s(slots)))
                 await asyncio.sleep(times.settle_s + times.before_s)
                 began_s = time.monotonic()
                 calls = await outage(pair, mode, worker, times.outage_s)
@@ -209,6 +230,7 @@ async def run(mode: str, broker: EmbeddedKafka, folder: Path, times: Times) -> d
     return {
         "bench": "one_of_two",
         "mode": mode,
+        "slots": slots,
         "records": len(seen.sent_s),
         "lost": len(seen.sent_s.keys() - seen.ended_s.keys()),
         "twice": seen.twice,
@@ -219,20 +241,22 @@ async def run(mode: str, broker: EmbeddedKafka, folder: Path, times: Times) -> d
         "median_before_s": round(usual_s, 3),
         "delayed": sum(took_s > 2 * usual_s for took_s in later.values()),
         "slowest_s": round(max(later.values()), 2),
-        "normal_after_s": seen.normal_after_s(ended_s, usual_s),
+        "normal_after_s": seen.normal_after_s(ended_s, usual_s, rate_per_s(slots)),
         "exit": code,
     }
 
 
-async def main(modes: list[str]) -> None:
+async def main(modes: list[str], slots: int) -> None:
     """Run the kinds of outage in turn."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
     with EmbeddedKafka() as broker:
         for mode in modes:
-            print(json.dumps(await run(mode, broker, folder, Times())), flush=True)
+            print(json.dumps(await run(mode, broker, folder, Times(), slots)), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mode", choices=MODES, action="append")
-    asyncio.run(main(parser.parse_args().mode or list(MODES)))
+    parser.add_argument("--slots", type=int, default=SLOTS, help="of each server")
+    args = parser.parse_args()
+    asyncio.run(main(args.mode or list(MODES), args.slots))

@@ -11,11 +11,12 @@ from workers.errors import (
     ConnectionLost,
     Declined,
     Misconfigured,
+    Overloaded,
     PenstockError,
     ServerFault,
     TimedOut,
 )
-from workers.llm.breaker import Breaker
+from workers.llm.breaker import DOUBT, Breaker
 from workers.settings.servers import Breaker as BreakerSettings
 
 SETTINGS = BreakerSettings(reset_timeout_s=1.0, failure_ratio=0.5, min_calls=20, window_s=10.0, connect_failures=5)
@@ -71,6 +72,49 @@ def test_connection_failures_in_a_row_open_it_at_once() -> None:
     assert breaker.state == "closed"
     breaker.record(breaker.epoch, ConnectFailed("refused"), 1.0)
     assert changes == [("closed", "open", "connect_failures")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "enough"), [({}, 10), ({"min_calls": 4}, 10), ({"failure_ratio": 0.7}, 14), ({"min_calls": 999}, 500)]
+)
+def test_as_many_failures_in_a_row_open_it_as_the_ratio_would_take(changes: dict[str, float], enough: int) -> None:
+    """Who wants more failures to be seen gets that here, too; ten is the least: fewer come by chance."""
+    assert Breaker(SETTINGS.model_copy(update=changes), silent).enough_in_a_row == enough
+
+
+def test_failures_in_a_row_open_it_though_the_window_is_full_of_answers() -> None:
+    """Its endpoint counts them; a connection that is refused at the same moment has its own reason."""
+    for error, reason in ((ServerFault("500"), "failures_in_a_row"), (Misconfigured("401"), "misconfigured")):
+        changes: list[tuple[str, str, str]] = []
+        breaker = Breaker(SETTINGS, lambda *change, changes=changes: changes.append(change))  # type: ignore[misc]
+        for _ in range(100):
+            breaker.record(breaker.epoch, None, 1.0)
+        breaker.record(breaker.epoch, error, 1.0)
+        assert breaker.closed == (error.reason != "misconfigured")
+        if breaker.closed:
+            breaker.record(breaker.epoch, error, 1.0, in_a_row=True)
+        assert changes == [("closed", "open", reason)]
+        breaker.record(breaker.epoch - 1, error, 1.0, in_a_row=True)
+        assert len(changes) == 1
+
+
+def test_it_is_in_doubt_while_nothing_but_failures_ends() -> None:
+    """From the third on; a sign of life or a change of state ends it, a 503 is neither here nor there."""
+    breaker = Breaker(SETTINGS, silent)
+    signs = (None, AnswerEmpty("null"), Declined("400"), Busy("429"))
+    for sign in signs:
+        for error in (TimedOut("slow"), ServerFault("500"), Overloaded("503"), Overloaded("503")):
+            breaker.record(breaker.epoch, error, 1.0)
+            assert not breaker.in_doubt
+        breaker.record(breaker.epoch, TimedOut("slow"), 1.0)
+        assert breaker.in_doubt
+        breaker.record(breaker.epoch, sign, 1.0)
+        assert not breaker.in_doubt
+        breaker = Breaker(SETTINGS, silent)
+    for _ in range(DOUBT):
+        breaker.record(breaker.epoch, TimedOut("slow"), 1.0)
+    breaker.record(breaker.epoch, Misconfigured("401"), 1.0)
+    assert not breaker.in_doubt
 
 
 def test_a_fault_of_configuration_opens_it_at_once_and_says_why() -> None:

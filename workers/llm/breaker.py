@@ -10,11 +10,20 @@ from collections.abc import Callable
 
 import pybreaker
 
-from workers.errors import BadAnswer, ConnectFailed, ConnectionLost, Misconfigured, PenstockError
+from workers.errors import BadAnswer, Busy, ConnectFailed, ConnectionLost, Misconfigured, PenstockError
 from workers.llm.window import Window
 from workers.settings.servers import Breaker as BreakerSettings
 
 _NEVER = 1e9  # pybreaker's own reset and counter are not used
+
+IN_A_ROW = 10
+"""So many failures in a row open it, or `min_calls` x `failure_ratio`, the fewest by which the ratio could, if more.
+
+By chance once in 150 days at 764 calls/s of which a tenth fail; five in a row would be once in 2.5 minutes.
+"""
+
+DOUBT = 3
+"""After so many failures without an answer, no more than so many calls at a time: until one is answered."""
 
 OnChange = Callable[[str, str, str], None]
 """Called with the old state, the new state and the reason of a change."""
@@ -23,10 +32,10 @@ OnChange = Callable[[str, str, str], None]
 class Breaker:
     """Closed, open or half-open.
 
-    It opens at >= `failure_ratio` failures of >= `min_calls` calls within `window_s`, after `connect_failures`
-    connection failures in a row, and at once for a fault of configuration. Five *consecutive* failures of any kind
-    would open falsely once in 2.5 minutes at 764 calls/s with a 10 % tail. After `reset_timeout_s` one call is let in:
-    the trial, which closes or reopens it.
+    It opens at >= `failure_ratio` failures of >= `min_calls` calls within `window_s`, after `enough_in_a_row` failures
+    in a row (which its endpoint counts, `streak`: a window full of answers would hide an outage for seconds), after
+    `connect_failures` connection failures in a row, and at once for a fault of configuration. After `reset_timeout_s`
+    one call is let in: the trial, which closes or reopens it.
 
     `epoch` grows with each change: a call that began under another epoch says nothing about the state now. While it is
     not closed, `why` is the text of the error that opened it, and `misconfigured` whether that was a fault of
@@ -42,6 +51,7 @@ class Breaker:
         )
         self._reopens_at_s = 0.0
         self._connect_failures = 0
+        self._unanswered = 0
         self._trial_runs = False
         self._reason = ""
         self.misconfigured = False
@@ -54,6 +64,16 @@ class Breaker:
     def state(self) -> str:
         """`closed`, `half-open` or `open`."""
         return self._circuit.current_state
+
+    @property
+    def enough_in_a_row(self) -> int:
+        """So many failures in a row open it."""
+        return max(IN_A_ROW, math.ceil(self._settings.min_calls * self._settings.failure_ratio))
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the last calls to end have all failed: it may be an outage, or chance."""
+        return self._unanswered >= DOUBT
 
     def admits(self, now_s: float) -> bool:
         """Return whether a call may be made now: any when closed, one when the pause after opening is over."""
@@ -80,8 +100,8 @@ class Breaker:
         if trial and epoch == self.epoch:
             self._trial_runs = False
 
-    def record(self, epoch: int, error: PenstockError | None, now_s: float) -> None:
-        """End a call with its error, None for an answer."""
+    def record(self, epoch: int, error: PenstockError | None, now_s: float, *, in_a_row: bool = False) -> None:
+        """End a call with its error, None for an answer; `in_a_row`: with it enough have failed in a row."""
         answered = error is None or isinstance(error, BadAnswer)
         if answered:
             self.last_answer_s = now_s
@@ -91,9 +111,9 @@ class Breaker:
         if failed or answered:  # 429 and refusals of one request say neither that it works well nor that it is broken
             self._window.add(now_s, failed=failed, answered=answered)
         if error is not None and failed:
-            self._count(error, now_s)
+            self._count(error, now_s, in_a_row=in_a_row)
             return
-        self._connect_failures = 0
+        self._connect_failures = self._unanswered = 0
         if not self.closed:
             self._close()
 
@@ -101,13 +121,16 @@ class Breaker:
         """Return the last measured rate of answers; what happens while it is open does not change it."""
         return self._window.rate_per_s()
 
-    def _count(self, error: PenstockError, now_s: float) -> None:
+    def _count(self, error: PenstockError, now_s: float, *, in_a_row: bool) -> None:
         refused = isinstance(error, ConnectFailed | ConnectionLost)
         self._connect_failures = self._connect_failures + 1 if refused else 0
+        self._unanswered += not isinstance(error, Busy)  # which has a cool-down, and fewer slots
         if not self.closed or isinstance(error, Misconfigured):
             self._open(error, error.reason, now_s)
         elif self._connect_failures >= self._settings.connect_failures:
             self._open(error, "connect_failures", now_s)
+        elif in_a_row:
+            self._open(error, "failures_in_a_row", now_s)
         elif self._window.calls >= self._settings.min_calls and self._ratio() >= self._settings.failure_ratio:
             self._open(error, "failure_ratio", now_s)
 
@@ -131,7 +154,7 @@ class Breaker:
         """Take note of a change of state; called by pybreaker's listener only."""
         self.closed = new == pybreaker.STATE_CLOSED
         self._trial_runs = False
-        self._connect_failures = 0
+        self._connect_failures = self._unanswered = 0
         self.epoch += 1
         self._on_change(old, new, self._reason)
 

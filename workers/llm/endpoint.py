@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from workers.errors import Busy, PenstockError
 from workers.llm.backoff import cool_down_s
-from workers.llm.breaker import Breaker
+from workers.llm.breaker import DOUBT, Breaker
+from workers.llm.streak import Call, Streak
 
 OUTAGE_REFUSALS = 3
 """So many refusals in a row, each after a pause and fewer calls, are no congestion: nobody is served."""
@@ -18,7 +19,7 @@ class Grant:
     endpoint: "Endpoint"
     epoch: int
     trial: bool
-    began_s: float
+    call: Call
     held: bool = True
 
     @property
@@ -28,7 +29,10 @@ class Grant:
 
 
 class Endpoint:
-    """Calls that may run now: `limit`, at most `slots`.
+    """Calls that may run now: `room`, which is `limit`, at most `slots`.
+
+    While nothing but failures ends, the room is three: a server that hangs gets no further load of calls when the first
+    one times out, and each of those would be a record that waits for nothing. The first answer gives it back.
 
     429 and 503 halve the limit and cool the endpoint down, for as long as the server asks, else for pauses that double
     while it goes on. One congestion, one cut: refusals of calls that began before the last cut change nothing, or 64
@@ -53,12 +57,16 @@ class Endpoint:
         self._credit = 0
         self._cut_at_s = -math.inf
         self._refusals = 0
+        self._streak = Streak(breaker.enough_in_a_row)
+
+    @property
+    def room(self) -> int:
+        """So many calls may run at once now."""
+        return min(self.limit, DOUBT) if self.breaker.in_doubt else self.limit
 
     def admits(self, now_s: float) -> bool:
         """Return whether a call may begin now."""
-        return (
-            self.in_use < self.limit and now_s >= self.cool_until_s and not self.waking and self.breaker.admits(now_s)
-        )
+        return self.in_use < self.room and now_s >= self.cool_until_s and not self.waking and self.breaker.admits(now_s)
 
     def works(self, now_s: float) -> bool:
         """Return whether calls may begin as soon as a slot is free."""
@@ -70,22 +78,23 @@ class Endpoint:
 
     def admits_from_s(self) -> float:
         """Return the moment from which time alone lets a call begin; infinity when it takes the end of another call."""
-        if self.waking or self.in_use >= self.limit:
+        if self.waking or self.in_use >= self.room:
             return math.inf
         return max(self.cool_until_s, self.breaker.admits_from_s())
 
-    def enter(self, now_s: float) -> Grant:
-        """Take a slot that `admits` allowed."""
+    def enter(self, now_s: float, *, again: bool = False) -> Grant:
+        """Take a slot that `admits` allowed; `again`: for a record that this endpoint has failed before."""
         trial = self.breaker.enter()
         self.in_use += 1
         self.last_used_s = now_s
-        return Grant(self, self.breaker.epoch, trial, now_s)
+        return Grant(self, self.breaker.epoch, trial, self._streak.begin(now_s, again=again))
 
     def release(self, grant: Grant) -> None:
         """Give a slot back without a verdict: cancelled, or not used. Without effect when it was settled."""
         if grant.held:
             grant.held = False
             self.in_use -= 1
+            self._streak.leave_out(grant.call)
             self.breaker.abandon(grant.epoch, trial=grant.trial)
 
     def settle(self, grant: Grant, error: PenstockError | None, now_s: float) -> None:
@@ -93,15 +102,28 @@ class Endpoint:
         grant.held = False
         self.in_use -= 1
         self.last_used_s = now_s
-        self.breaker.record(grant.epoch, error, now_s)
+        epoch = self.breaker.epoch
+        self.breaker.record(grant.epoch, error, now_s, in_a_row=self._in_a_row(grant.call, error, now_s))
+        if epoch != self.breaker.epoch:
+            self._streak.clear()
+        fresh = grant.call.began_s >= self._cut_at_s
         if isinstance(error, Busy):
-            self._cool(error, fresh=grant.began_s >= self._cut_at_s, now_s=now_s)
-        elif error is None and grant.began_s >= self._cut_at_s:
+            self._cool(error, fresh=fresh, now_s=now_s)
+        elif error is None and fresh:
             self._refusals = 0
             if grant.trial:
                 self._quick_below = self.slots
             if self.limit < self.slots:
                 self._grow()
+
+    def _in_a_row(self, call: Call, error: PenstockError | None, now_s: float) -> bool:
+        if isinstance(error, Busy):
+            self._streak.leave_out(call)
+        elif error is None or not error.blames_endpoint:
+            self._streak.answer(call)
+        else:
+            return self._streak.fail(call, error.reason, now_s)
+        return False
 
     def _cool(self, error: Busy, *, fresh: bool, now_s: float) -> None:
         fresh = fresh and self.breaker.closed

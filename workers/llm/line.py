@@ -78,7 +78,7 @@ class Line:
         if self._begun or self._fresh:
             return None
         endpoint = self._choose(failed, now_s)
-        return None if endpoint is None else endpoint.enter(now_s)
+        return None if endpoint is None else endpoint.enter(now_s, again=endpoint in failed)
 
     def join(self, waiter: Waiter, now_s: float) -> None:
         """Line up; may be let in or turned away at once."""
@@ -124,7 +124,7 @@ class Line:
         best_rank = (True, math.inf, True)
         for endpoint in self.endpoints:
             if endpoint.admits(now_s) and endpoint not in barred:
-                rank = (endpoint in failed, endpoint.in_use / endpoint.limit, endpoint.breaker.closed)
+                rank = (endpoint in failed, endpoint.in_use / endpoint.room, endpoint.breaker.closed)
                 if best is None or rank < best_rank:
                     best, best_rank = endpoint, rank
         return best
@@ -133,7 +133,7 @@ class Line:
         while (waiter := self._next(now_s)) is not None:
             self._remove(waiter)
             if not waiter.future.done() and (endpoint := self._choose(waiter.failed, now_s)) is not None:
-                waiter.grant = endpoint.enter(now_s)
+                waiter.grant = endpoint.enter(now_s, again=endpoint in waiter.failed)
                 waiter.future.set_result(waiter.grant)
 
     def _next(self, now_s: float) -> Waiter | None:

@@ -26,7 +26,10 @@ class Breaker(Strict):
     failure_ratio: float = Field(
         default=0.5, gt=0, le=1, description="share of failed calls in the window that opens it"
     )
-    min_calls: Count = Field(default=20, description="fewer calls in the window decide nothing")
+    min_calls: Count = Field(
+        default=20,
+        description="fewer calls in the window decide nothing; that share of them in a row (10 at least) opens it",
+    )
     window_s: Seconds = Field(default=10.0, description="how far back calls count")
     connect_failures: Count = Field(default=5, description="connection failures in a row that open it at once")
 

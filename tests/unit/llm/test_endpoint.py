@@ -2,9 +2,9 @@
 
 import pytest
 
-from workers.errors import Busy, Overloaded, ServerFault
-from workers.llm.breaker import Breaker
-from workers.llm.endpoint import Endpoint
+from workers.errors import Busy, Declined, Overloaded, PenstockError, ServerFault, TimedOut
+from workers.llm.breaker import DOUBT, IN_A_ROW, Breaker
+from workers.llm.endpoint import Endpoint, Grant
 from workers.settings.servers import Breaker as BreakerSettings
 
 
@@ -105,3 +105,97 @@ def test_a_grant_is_given_back_once() -> None:
     endpoint.release(second)
     endpoint.release(second)
     assert endpoint.in_use == 0
+
+
+def fail_one(endpoint: Endpoint, at_s: float, *, again: bool = False, error: PenstockError | None = None) -> None:
+    """Let a call begin and fail."""
+    endpoint.settle(endpoint.enter(at_s, again=again), error or ServerFault("500"), at_s + 0.1)
+
+
+def busy_endpoint() -> Endpoint:
+    """Return an endpoint whose window is full of answers."""
+    endpoint = endpoint_with(64)
+    for _ in range(500):
+        endpoint.settle(endpoint.enter(0.0), None, 0.5)
+    return endpoint
+
+
+def test_in_doubt_there_is_room_for_three_calls_until_one_is_answered() -> None:
+    """After three failures calls that run go on, but no further one begins beside them; an answer ends that."""
+    endpoint = busy_endpoint()
+    running = [endpoint.enter(1.0) for _ in range(8)]
+    for grant in running[:DOUBT]:
+        assert endpoint.admits(2.0)
+        endpoint.settle(grant, TimedOut("slow"), 2.0)
+    assert (endpoint.room, endpoint.limit, endpoint.in_use) == (3, 64, 5)
+    assert not endpoint.admits(2.0)
+    assert endpoint.admits_from_s() == float("inf")
+    for grant in running[DOUBT:6]:
+        endpoint.settle(grant, TimedOut("slow"), 2.0)
+    assert endpoint.admits(2.0)
+    assert endpoint.admits_from_s() < 2.0
+    endpoint.settle(running[6], None, 2.1)
+    assert endpoint.room == 64
+
+
+def test_doubt_gives_no_room_that_a_congestion_has_taken() -> None:
+    """The slots that 429 and 503 have cut stay cut."""
+    endpoint = endpoint_with(4)
+    for at in (0.0, 1.0):
+        fail_one(endpoint, at, error=Busy("429", 0.1))
+    for at in range(DOUBT):
+        fail_one(endpoint, 2.0 + at)
+    assert endpoint.room == endpoint.limit == 1
+
+
+@pytest.mark.parametrize("between", [Busy("429", 0.0), Overloaded("503", 0.0), "cancelled", "again"])
+def test_what_says_nothing_about_the_server_neither_counts_in_a_row_nor_ends_it(between: PenstockError | str) -> None:
+    """Refusals that ask for time, cancelled calls, and repeats of a record that may itself be to blame."""
+    endpoint = busy_endpoint()
+    for nth in range(IN_A_ROW):
+        assert endpoint.breaker.closed
+        for _ in range(3):
+            if between == "again":
+                fail_one(endpoint, 1.0 + nth, again=True)
+            elif isinstance(between, PenstockError):
+                endpoint.settle(endpoint.enter(1.0 + nth), between, 1.0 + nth)
+            else:
+                endpoint.release(endpoint.enter(1.0 + nth))
+        fail_one(endpoint, 1.0 + nth)
+    assert endpoint.breaker.state == "open"
+
+
+@pytest.mark.parametrize("sign", [None, Declined("400")])
+def test_an_answer_ends_the_row_for_what_began_before_it(sign: PenstockError | None) -> None:
+    """Not for what began later: answers to calls from before an outage come during it."""
+    endpoint = busy_endpoint()
+    old: list[Grant] = [endpoint.enter(0.9) for _ in range(IN_A_ROW)]
+    for nth in range(IN_A_ROW - 1):
+        fail_one(endpoint, 1.0 + nth / 10)
+        endpoint.settle(old[nth], sign, 1.05 + nth / 10)
+    late = endpoint.enter(2.0)
+    fail_one(endpoint, 2.0)
+    assert endpoint.breaker.closed, "a call between them still runs"
+    endpoint.settle(late, sign, 2.5)
+    for nth in range(IN_A_ROW - 2):
+        fail_one(endpoint, 3.0 + nth / 10)
+    assert endpoint.breaker.closed
+    fail_one(endpoint, 4.0)
+    assert endpoint.breaker.state == "open"
+
+
+def test_after_it_was_open_failures_in_a_row_are_counted_anew() -> None:
+    """Calls from before it opened that fail after it closed do not open it again."""
+    endpoint = busy_endpoint()
+    old = [endpoint.enter(0.9) for _ in range(IN_A_ROW)]
+    for nth in range(IN_A_ROW):
+        fail_one(endpoint, 1.0 + nth / 10)
+    assert endpoint.breaker.state == "open"
+    endpoint.settle(endpoint.enter(9.0), None, 9.1)
+    assert endpoint.breaker.closed
+    for nth in range(IN_A_ROW - 1):
+        fail_one(endpoint, 10.0 + nth / 10)
+        endpoint.settle(old[nth], TimedOut("slow"), 10.0 + nth / 10)
+    assert endpoint.breaker.closed
+    fail_one(endpoint, 12.0)
+    assert endpoint.breaker.state == "open"

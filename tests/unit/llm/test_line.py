@@ -253,3 +253,23 @@ def test_times_are_counted_anew_after_an_outage(loop: asyncio.AbstractEventLoop)
     assert isinstance(verdict(begun), DeadlineOver)
     line.advance(100.0)
     assert verdict(fresh) is None
+
+
+def test_a_record_that_fails_again_and_again_opens_no_breaker(loop: asyncio.AbstractEventLoop) -> None:
+    """However often it is repeated at one endpoint it counts once in a row; ten records that each fail once open it."""
+    line = line_of(1)
+    endpoint = line.endpoints[0]
+    for _ in range(100):
+        line.settle(taken(line), None, 0.0)
+    line.settle(taken(line), ServerFault("500"), 0.0)
+    for _ in range(20):
+        line.settle(taken(line, failed=(endpoint,)), ServerFault("500"), 0.0)
+        running = taken(line, failed=(endpoint,))
+        waiter = Queue(line, loop).add(begun=True, failed=(endpoint,))
+        line.settle(running, ServerFault("500"), 0.0)
+        line.settle(let_in(waiter), ServerFault("500"), 0.0)
+    assert endpoint.breaker.closed
+    for nth in range(1, 10):
+        assert endpoint.breaker.closed, nth
+        line.settle(taken(line, float(nth)), ServerFault("500"), nth + 0.5)
+    assert endpoint.breaker.state == "open"
