@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from aiohttp.connector import Connection
 from pydantic import SecretStr
 from yarl import URL
 
@@ -23,6 +24,13 @@ from workers.settings.slots import slots_of
 
 KEEP_ALIVE_S = 4.0
 """Idle connections are closed before the server does it: llama.cpp and uvicorn close theirs after 5 s."""
+
+LAST_ANSWERS = range(400, 600)
+"""Statuses behind which a connection is not asked again, whatever its server says.
+
+vLLM 0.22 (uvicorn) closes it behind a 400 without `Connection: close`; the next request would run into that end, which
+looks like a server that broke down. It costs a handshake for each refusal; behind a 429 or 503 a pause comes anyway.
+"""
 
 DNS_TTL_S = 30
 """A service that moved is found again after this."""
@@ -227,12 +235,27 @@ class Transport:
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
+            response_class=_Answer,
             headers=STANDING_HEADERS,
             timeout=self._whole,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
         )
+
+
+class _Answer(aiohttp.ClientResponse):
+    """Its connection is not used again if it is one of `LAST_ANSWERS`."""
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        """Read the head; a short body may have come with it, and the connection is in the pool again then."""
+        protocol = connection.protocol
+        await super().start(connection)
+        if self.status in LAST_ANSWERS and protocol is not None:
+            protocol.force_close()
+            if self.connection is None:
+                protocol.close()
+        return self
 
 
 def tls_of(settings: ModelSettings) -> ssl.SSLContext | bool:

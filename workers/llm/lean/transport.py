@@ -21,7 +21,7 @@ from workers.llm.lean.dialing import Dialer, Names
 from workers.llm.lean.idle import Idle
 from workers.llm.request_id import HEADER, RequestIds, is_anothers
 from workers.llm.resolver import CheckedResolver
-from workers.llm.transport import KEEP_ALIVE_S, STANDING_HEADERS, Target, tls_of
+from workers.llm.transport import KEEP_ALIVE_S, LAST_ANSWERS, STANDING_HEADERS, Target, tls_of
 from workers.settings.servers import ModelSettings
 from workers.settings.slots import slots_of
 
@@ -158,7 +158,9 @@ class LeanTransport:
         if request_id is not None and is_anothers(request_id, answer[1]):
             connection.abort()
             raise failures.mixed_up(line.to.label)
-        if connection.is_open:
+        if answer[0] in LAST_ANSWERS:
+            connection.abort()
+        elif connection.is_open:
             now_s = monotonic_s()
             line.idle.give(connection, now_s)
             self._sweeper.by(now_s + KEEP_ALIVE_S)
