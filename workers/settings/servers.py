@@ -76,8 +76,8 @@ class ModelSettings(Strict):
     )
     http_client: Literal["lean", "aiohttp"] = Field(
         default="lean",
-        description="`lean` takes HTTP/1.1 by the letter, at a quarter of the CPU per call; `aiohttp` forgives a server "
-        "more",
+        description="`lean` takes HTTP/1.1 by the letter, at a quarter of the CPU per call; `aiohttp` forgives "
+        "servers more",
     )
     max_attempts: Count = Field(default=3, description="calls for one record, the first included")
     max_tokens: Count = Field(default=256, description="longest answer asked for")
