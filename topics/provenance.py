@@ -17,9 +17,9 @@ class Provenance:
 
     The others are only written when there is something to say. `raw_answer`: what the model said when it was of no use,
     at most 2,048 characters. `repairs`: what it took to get the enrichment out of the model (`fenced`, `embedded`,
-    `thought`, `larger_budget`, `asked_again`). `passed_by`: which models of the ladder should have answered before,
-    pairs of name and reason. `shared`, `cached`: the answer is that of a call made for another record. `batch`: for how
-    many records the call was. `cut`: which texts the model saw in part only.
+    `thought`, `escaped`, `larger_budget`, `asked_again`). `passed_by`: which models of the ladder should have answered
+    before, pairs of name and reason. `shared`, `cached`: the answer is that of a call made for another record. `batch`:
+    for how many records the call was. `cut`: which texts the model saw in part only.
     """
 
     source: str

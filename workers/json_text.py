@@ -1,5 +1,6 @@
 """Reading JSON, with one error of orjson's told apart: out of memory is no fault of the text; and finding a member."""
 
+import json
 from typing import Any
 
 import orjson
@@ -22,6 +23,23 @@ def loads(text: bytes | str) -> Any:
         if exc.msg.startswith("Not enough memory"):
             raise MemoryError(exc.msg) from exc
         raise
+
+
+def loads_raw_controls(text: str) -> Any:
+    """Return the value of a text that is JSON, but for control characters (U+0000 to U+001F) raw in its strings.
+
+    Each stands for itself, so nothing is guessed; all else is read as `loads` does. JSON wants them escaped; vLLM's
+    grammar lets them through (xgrammar 0.2.1, for strings with `minLength` or `maxLength` and where a `pattern` does),
+    and models without a grammar write them.
+
+    Raises:
+        orjson.JSONDecodeError: it is not even that.
+    """
+    try:
+        value = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return loads(text)
+    return loads(json.dumps(value))
 
 
 def lookup(value: Any, steps: list[str]) -> Any:

@@ -121,7 +121,7 @@ BREAKER_STATE = _gauge("penstock_breaker_state", "0 closed, 1 half-open, 2 open"
 BREAKER_OPENED = _counter("penstock_breaker_opened_total", "Times it opened", "model", "endpoint", "reason")
 ANSWERS_SALVAGED = _counter(
     "penstock_answers_salvaged_total",
-    "Answers that needed repair, by rung: fenced, embedded, thought, larger_budget, asked_again",
+    "Answers that needed repair, by rung: fenced, embedded, thought, escaped, larger_budget, asked_again",
     "task",
     "rung",
 )

@@ -27,6 +27,9 @@ _LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
 ANNOTATIONS = frozenset({"default"})
 """Say nothing about an answer: nothing is lost when they are left out."""
 
+_WORDS = frozenset({"$schema", "$id", "$comment", "title", "description", "examples", "default", "deprecated"})
+"""Say nothing about an answer either, and no server minds them."""
+
 _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 _CONDITIONS = frozenset({"not", "if", "then", "else", "dependentRequired", "dependentSchemas"})
 _NAMES = frozenset({"patternProperties", "propertyNames"})
@@ -41,9 +44,10 @@ class Enforcement:
     """What one kind of server makes of a schema's keywords.
 
     `shadowed`: keywords that are ignored where one of the others stands beside them. `formats`: those that are
-    enforced; `other_formats` says what becomes of the rest. `numbers_bounded`: false where bounds hold for integers
-    only. `anchored_only`: a pattern without `^` and `$` is refused. `strict`: OpenAI's rules for whole objects.
-    `needs_properties`: the top must have them.
+    enforced; `other_formats` says what becomes of the rest. `number_bounds`: what becomes of bounds on what may be no
+    integer. `lone_all_of`: an `allOf` holds only if it has one schema and nothing stands beside it; else nothing of the
+    whole place is enforced, and it is refused. `anchored_only`: a pattern without `^` and `$` is refused. `strict`:
+    OpenAI's rules for whole objects. `needs_properties`: the top must have them.
     """
 
     source: str
@@ -52,7 +56,8 @@ class Enforcement:
     shadowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     formats: frozenset[str]
     other_formats: Verdict
-    numbers_bounded: bool = True
+    number_bounds: Verdict | None = None
+    lone_all_of: bool = False
     anchored_only: bool = False
     strict: bool = False
     needs_properties: bool = False
@@ -69,15 +74,30 @@ _LLAMACPP = Enforcement(
     },
     formats=_FORMATS,
     other_formats="ignored",
-    numbers_bounded=False,
+    number_bounds="ignored",
     anchored_only=True,
 )
 
+_ALTERNATIVES = frozenset({"$ref", "anyOf", "oneOf"})
+_SHADOWED = frozenset(
+    {"properties", "required", "additionalProperties", "items", "prefixItems", "minItems", "maxItems"}
+)
+_SHADOWED |= _BOUNDS | _COUNTS | _REST | {"minLength", "maxLength", "pattern", "format"}
+
 _VLLM = Enforcement(
-    source="vllm-project/vllm, backend `auto` of vllm/sampling_params.py and v1/structured_output (2026): xgrammar"
-    " first, what it refuses goes to llguidance (docs/json_schema.md), which refuses what it does not know",
+    source="vllm-project/vllm 0.22.1, v1/structured_output/backend_xgrammar.py, and mlc-ai/xgrammar 0.2.1,"
+    " cpp/json_schema_converter.cc, asked by tests/contract/test_vllm_enforced.py. What xgrammar refuses, backend"
+    " `auto` gives to others, the whole schema with it; a server held to xgrammar answers 400",
     ignored=_CONDITIONS,
-    refused=_CONTAINS | _NAMES,
+    refused=_CONTAINS | _NAMES | {"multipleOf"},
+    shadowed={
+        **dict.fromkeys(_SHADOWED, _ALTERNATIVES),
+        "minLength": _ALTERNATIVES | {"pattern", "format"},
+        "maxLength": _ALTERNATIVES | {"pattern", "format"},
+        "pattern": _ALTERNATIVES | {"format"},
+    },
+    number_bounds="refused",  # taken, and wrong: `minimum: 0` lets no 0.5 pass, `maximum: 1` lets 1.5
+    lone_all_of=True,
     formats=_FORMATS
     | {"duration", "email", "hostname", "ipv4", "ipv6", "uri", "uri-reference", "uri-template"}
     | {"json-pointer", "relative-json-pointer"},
@@ -162,18 +182,22 @@ def portable(schema: dict[str, Any], server: Enforcement) -> dict[str, Any]:
 
 
 def _verdict(keyword: str, node: dict[str, Any], server: Enforcement) -> Verdict | None:
-    if keyword in server.refused:
+    if keyword in server.refused or (keyword == "allOf" and server.lone_all_of and not _is_lone(node)):
         return "refused"
     if keyword in server.ignored or server.shadowed.get(keyword, frozenset()) & node.keys():
         return "ignored"
     if keyword == "format" and node[keyword] not in server.formats:
         return server.other_formats
-    if keyword in _BOUNDS and not server.numbers_bounded and _types(node) != {"integer"}:
-        return "ignored"
+    if keyword in _BOUNDS and _types(node) != {"integer"}:
+        return server.number_bounds
     if keyword == "pattern" and server.anchored_only:
         pattern = str(node[keyword])
         return None if pattern.startswith("^") and pattern.endswith("$") else "refused"
     return None
+
+
+def _is_lone(node: dict[str, Any]) -> bool:
+    return len(node["allOf"]) == 1 and not node.keys() - {"allOf", "$defs", "definitions"} - _WORDS
 
 
 def _types(node: dict[str, Any]) -> set[str]:

@@ -96,8 +96,8 @@ class Prompt:
 class Reply:
     """What the model said, unchecked. `model` is what the server says it ran, `endpoint` the URL without userinfo.
 
-    `repairs`: what it took to get an enrichment out of it (`fenced`, `embedded`, `thought`, `larger_budget`,
-    `asked_again`).
+    `repairs`: what it took to get an enrichment out of it (`fenced`, `embedded`, `thought`, `escaped`,
+    `larger_budget`, `asked_again`).
     `passed_by`: the models of the task's ladder that should have answered before this one, and why they did not.
     `shared`: another record's call; `cached`: an answer kept from before. Their tokens are 0: sums are what was spent.
     `members`, of a prompt for several records: what each of them got, by position; the rest is of the whole call.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-Rung = Literal["fenced", "embedded", "thought"]
+Rung = Literal["fenced", "embedded", "thought", "escaped"]
 
 MAX_CANDIDATES = 8
 """Different texts tried per answer: with more of them, nobody could say which one is the answer."""

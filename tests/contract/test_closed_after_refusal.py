@@ -45,7 +45,9 @@ async def refused(client: Client, error: type[NoAnswer]) -> None:
     assert way.attempts == 1
 
 
-@pytest.mark.parametrize("refusal", [http.raw(TOLD), in_two(0.02), at_the_next(TOLD)], ids=["at once", "in two", "late"])
+@pytest.mark.parametrize(
+    "refusal", [http.raw(TOLD), in_two(0.02), at_the_next(TOLD)], ids=["at once", "in two", "late"]
+)
 async def test_the_next_record_is_answered(serve: Serve, start: Start, refusal: http.Step) -> None:
     """Its request goes to a new connection: one attempt, and nobody is blamed."""
     server = await serve(http.answer(), refusal, http.answer(), refusal)

@@ -139,6 +139,17 @@ CASES = [
     Case("vllm", VLLM, 404, {"detail": "Not Found"}, Misconfigured),
     Case("vllm", VLLM, 404, openai_error("The model `x` does not exist.", type="NotFoundError"), Misconfigured),
     Case("vllm", VLLM, 400, openai_error("maximum context length is 2048", type="BadRequestError"), ContextExceeded),
+    Case(
+        "vllm",
+        "vLLM 0.22.1, vllm/renderers/params.py",
+        400,
+        openai_error(
+            "max_tokens=9000 cannot be greater than max_model_len=max_total_tokens=8192. Please request fewer output"
+            " tokens. (parameter=max_tokens, value=9000)",
+            type="BadRequestError",
+        ),
+        ContextExceeded,
+    ),
     Case("vllm", VLLM, 400, openai_error("Invalid grammar", type="BadRequestError"), Declined),
     Case("vllm", "vllm-project/vllm#49445: a queue with a bound", 503, openai_error("queue is full"), Overloaded),
     # llama.cpp

@@ -180,7 +180,7 @@ async def test_a_wrong_path(url: str, start: Start, dialect: str) -> None:
     ("text", "max_tokens"),
     [
         ("q" * 2 * CONTEXT_TOKENS, 64),
-        ("q " * 200 * CONTEXT_TOKENS, 64),
+        ("q " * 10 * CONTEXT_TOKENS, 64),
         ("q", CONTEXT_TOKENS),
         ("q", 2 * CONTEXT_TOKENS),
     ],

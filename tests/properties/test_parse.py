@@ -1,9 +1,11 @@
 """Stage 4 over arbitrary answers: what is taken passed its check and can be written (row D20)."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from tests.fuzz.shipped import shipped_task
 from tests.support.wire import make_record, make_reply, make_task, route_at_now
 from topics import enriched
 from workers.errors import BadAnswer
+from workers.json_text import loads, loads_raw_controls
 from workers.outcome import Enriched
 from workers.stages.s4_parse import parse
 
@@ -40,6 +43,30 @@ def test_an_answer_is_refused_or_passed_its_check(text: str) -> None:
     """Nothing but a BadAnswer leaves the stage, and what is taken satisfies the schema."""
     value = taken(text, TRIAGE)
     assert value is None or TRIAGE.check is None or TRIAGE.check(value) is None
+
+
+@pytest.mark.fault("D20")
+@given(VALUES.filter(lambda value: not isinstance(value, int | float)))
+def test_control_characters_in_strings_change_no_value(value: Any) -> None:
+    """An answer whose strings hold them as they are is the one that has them escaped."""
+    escapes = {json.dumps(chr(code))[1:-1]: chr(code) for code in range(0x20)}
+    whole = re.compile(r"\\(?:u00[01].|.)")
+    raw = whole.sub(lambda found: escapes.get(found[0], found[0]), json.dumps(value, ensure_ascii=False))
+    assert taken(raw, ANYTHING) == taken(json.dumps(value, ensure_ascii=False), ANYTHING)
+
+
+@pytest.mark.fault("D20")
+@given(ANSWERS | VALUES.map(json.dumps))
+def test_without_control_characters_nothing_more_is_json(text: str) -> None:
+    """What is no JSON for another reason stays none: NaN, half a surrogate, a number that is too large."""
+    text = re.sub(r"[\x00-\x1f]", "", text)
+    read = []
+    for reader in (loads, loads_raw_controls):
+        try:
+            read.append(repr(reader(text)))
+        except orjson.JSONDecodeError:
+            read.append("no JSON")
+    assert read[0] == read[1]
 
 
 @pytest.mark.fault("D20")

@@ -1,7 +1,7 @@
 """A tiny random model in Hugging Face's form, for vLLM: `python tests/support/tiny_hf.py FOLDER`, with vLLM's Python.
 
-Its vocabulary is bytes and three marks of ChatML. It never ends a text by itself: an answer by a schema ends where the
-grammar says, any other at `max_tokens`.
+Its vocabulary is the bytes of ASCII (with all 256 it would write what is no UTF-8) and three marks of ChatML. It never
+ends a text by itself: an answer by a schema ends where the grammar says, any other at `max_tokens`.
 """
 
 import sys
@@ -18,13 +18,17 @@ TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+LAST = "\u0121"
+"""ByteLevel writes control characters, blank and DEL, which is this one, as letters from U+0100 on."""
 SPREAD = 0.3
 """Wide enough that at temperature 0 no two tokens are nearly equal, whatever the order of a sum."""
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Return one token for each byte, behind the marks."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    """Return one token for each byte of ASCII, behind the marks; other bytes of a prompt are left out."""
+    letters = sorted(
+        letter for letter in pre_tokenizers.ByteLevel.alphabet() if letter < "\x7f" or "\u0100" <= letter <= LAST
+    )
     vocabulary = {token: number for number, token in enumerate((*MARKS, *letters))}
     bytewise = Tokenizer(models.BPE(vocabulary, []))
     bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -43,9 +43,21 @@ def test_a_plain_schema_is_enforced_whole_and_sent_as_it_is(dialect: str) -> Non
     assert portable(CLOSED, BY_DIALECT[dialect]) == CLOSED
 
 
+OTHERS = ("llamacpp", "ollama", "tgi")
+
 # One property's schema, and what each dialect makes of the keyword that stands last in it.
 KEYWORDS: list[tuple[dict[str, Any], dict[str, str]]] = [
-    ({"type": "number", "minimum": 0}, {"llamacpp": "ignored", "ollama": "ignored", "tgi": "ignored"}),
+    (
+        {"type": "number", "minimum": 0},
+        {**dict.fromkeys(("vllm", "completions"), "refused"), **dict.fromkeys(OTHERS, "ignored")},
+    ),
+    (
+        {"type": "integer", "multipleOf": 2},
+        {
+            **dict.fromkeys(("vllm", "completions"), "refused"),
+            **dict.fromkeys(("llamacpp", "ollama", "tgi"), "ignored"),
+        },
+    ),
     ({"type": "integer", "minimum": 0}, {"tgi": "ignored"}),
     ({"type": ["integer", "null"], "maximum": 9}, {"tgi": "ignored"}),
     ({"type": "string", "pattern": "a+"}, {"llamacpp": "refused", "ollama": "refused"}),
@@ -70,6 +82,17 @@ KEYWORDS: list[tuple[dict[str, Any], dict[str, str]]] = [
         },
     ),
     ({"allOf": [{"type": "string"}]}, {"openai": "refused", "tgi": "refused"}),
+    ({"description": "x", "allOf": [{"type": "string"}]}, {"openai": "refused", "tgi": "refused"}),
+    (
+        {"allOf": [{"type": "string"}, {"maxLength": 2}]},
+        dict.fromkeys(("openai", "vllm", "completions", "tgi"), "refused"),
+    ),
+    (
+        {"type": "object", "allOf": [{"required": ["a"]}]},
+        dict.fromkeys(("openai", "vllm", "completions", "tgi"), "refused"),
+    ),
+    ({"anyOf": [{"const": 1}], "minimum": 2}, dict.fromkeys(("vllm", "completions", *OTHERS), "ignored")),
+    ({"$ref": "#/$defs/a", "required": ["a"]}, dict.fromkeys(("vllm", "completions"), "ignored")),
     ({"type": "string", "default": "x"}, {"openai": "refused"}),
 ]
 
@@ -89,11 +112,13 @@ def test_what_each_kind_of_server_makes_of_a_keyword(inner: dict[str, Any], verd
 
 
 def test_a_keyword_can_be_ignored_for_what_stands_beside_it() -> None:
-    """A pattern and a length: llama.cpp goes by the pattern, TGI by the length, vLLM by both."""
+    """A pattern and a length: llama.cpp and vLLM go by the pattern, TGI by the length."""
     schema = of(x={"type": "string", "pattern": "^a+$", "minLength": 2})
     assert found(schema, "llamacpp") == {"properties/x/minLength": "ignored"}
     assert found(schema, "tgi") == {"properties/x/pattern": "ignored"}
-    assert found(schema, "vllm") == {}
+    assert found(schema, "vllm") == {"properties/x/minLength": "ignored"}
+    schema = of(x={"type": "string", "format": "date", "pattern": "^1", "maxLength": 9})
+    assert found(schema, "vllm") == {"properties/x/pattern": "ignored", "properties/x/maxLength": "ignored"}
 
 
 def test_a_schema_is_looked_at_as_deep_as_it_goes_and_not_inside_values() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from workers.errors import NoAnswer
-from workers.json_text import loads
+from workers.json_text import loads_raw_controls
 from workers.llm import Client
 from workers.ports import Ask
 from workers.records import Reply
@@ -32,7 +32,7 @@ async def enforcement(client: Client, ask: Ask, check: Callable[[Any], str | Non
 def judged(reply: Reply, check: Callable[[Any], str | None]) -> str:
     """Return what an answer to a request for prose, with the schema, says of the server."""
     try:
-        value = loads(reply.text)
+        value = loads_raw_controls(reply.text)
     except orjson.JSONDecodeError:
         if reply.finish_reason == "length" and reply.text.lstrip().startswith("{"):
             return "seems to enforce the answer schema: asked for prose, it began an object, and was cut"

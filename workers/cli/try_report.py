@@ -207,7 +207,7 @@ def _described(reply: Mapping[str, Any]) -> str:
 def _ending(plain: Mapping[str, Any]) -> str:
     match plain["outcome"]:
         case "enriched":
-            dug = f", dug out of other text ({', '.join(plain['repairs'])})" if plain["repairs"] else ""
+            dug = f", repaired ({', '.join(plain['repairs'])})" if plain["repairs"] else ""
             return f"enriched: the model's answer is good{dug}"
         case "fallback":
             by = "the model is not asked" if plain["rung"] is None else f"ladder[{plain['rung']}] answers"

@@ -45,7 +45,17 @@ _TOO_LONG_ELSEWHERE = (
     "`inputs` tokens + `max_new_tokens`",
 )
 """Ollama with `truncate: false`; TGI (router/src/validation.rs), whose 422 names no code."""
-_TOO_LONG = ("maximum context length", "context size", "context window", "context_length", *_TOO_LONG_ELSEWHERE)
+_TOO_LONG_VLLM = ("cannot be greater than max_model_len", "maximum model length")
+"""vLLM 0.22.1 beside `maximum context length`: `max_tokens` alone is too many (vllm/renderers/params.py), and what only
+its engine sees (vllm/v1/engine/input_processor.py)."""
+_TOO_LONG = (
+    "maximum context length",
+    "context size",
+    "context window",
+    "context_length",
+    *_TOO_LONG_VLLM,
+    *_TOO_LONG_ELSEWHERE,
+)
 _TOO_LONG_CODES = frozenset({"exceed_context_size_error", "context_length_exceeded"})
 _NO_MODEL_CODES = frozenset({"model_not_found", "model_not_available"})
 

@@ -15,7 +15,7 @@ from workers.errors import (
     AnswerUncertain,
     BadAnswer,
 )
-from workers.json_text import loads, lookup
+from workers.json_text import loads, loads_raw_controls, lookup
 from workers.nesting import MAX_DEPTH, too_deep
 from workers.records import Reply
 from workers.salvage import Rung, candidates, without_thought
@@ -32,7 +32,8 @@ def parse(reply: Reply, task: Task) -> Any:
     JSON as orjson reads it: NaN and Infinity are refused, of duplicate keys the last one counts, integers beyond 64
     bits become floats. An answer that is JSON as a whole is judged as it is; else the texts inside it are looked at (a
     fence, an object in prose), and the one that passes the schema counts. When several pass, and differ, none does: a
-    draft, an example and a second thought look like an answer. Nothing is repaired inside a text.
+    draft, an example and a second thought look like an answer. Nothing is repaired in
+    an answer but control characters that stand in its strings as they are, where it is JSON as a whole otherwise.
 
     Raises (none is retryable; each keeps the answer in `raw`, no text quotes it):
         AnswerEmpty: nothing but blanks.
@@ -90,14 +91,26 @@ def _note_repair(rung: Rung, reply: Reply, task: Task) -> None:
 
 def _json(text: str, reply: Reply, task: Task, check: _Check) -> Any:
     try:
-        value = loads(text)
+        value, repair = _read(text)
     except orjson.JSONDecodeError as exc:
         return _salvaged(text, reply, task, check, exc)
     if wrong := _wrong(text, value, check):
         raise AnswerOffSchema(wrong, reply.text)
     if reply.finish_reason == "length" and isinstance(value, int | float) and not isinstance(value, bool):
         raise AnswerNotJson("a number that may have had more digits", reply.text)  # all else has an end of its own
+    if repair is not None:
+        _note_repair(repair, reply, task)
     return value
+
+
+def _read(text: str) -> tuple[Any, Rung | None]:
+    try:
+        return loads(text), None
+    except orjson.JSONDecodeError as exc:
+        try:
+            return loads_raw_controls(text), "escaped"
+        except orjson.JSONDecodeError:
+            raise exc from None  # it says best where the text is no JSON
 
 
 def _salvaged(text: str, reply: Reply, task: Task, check: _Check, error: orjson.JSONDecodeError) -> Any:

@@ -80,7 +80,7 @@ def test_what_is_odd_about_a_good_answer_is_said() -> None:
     said = list(remarks(reply, BY_SCHEMA, MODEL))
     assert [part for part in said if "more than half of timeout_s" in part]
     assert "finish_reason missing" in said
-    assert "the JSON had to be dug out of other text" in said
+    assert "the JSON had to be repaired first" in said
     assert "the server calls the model `other`" in said
 
 

@@ -28,6 +28,16 @@ LLAMA_LOADING = openai_error("Loading model", type="unavailable_error", code=503
 LLAMA_TOO_LONG = openai_error("request (900 tokens) exceeds", type="exceed_context_size_error", code=400, n_ctx=512)
 LLAMA_NO_PATH = openai_error("File Not Found", type="not_found_error", code=404)
 VLLM_TOO_LONG = openai_error("This model's maximum context length is 2048 tokens.", type="BadRequestError", code=400)
+VLLM_MAX_TOKENS = openai_error(
+    "max_tokens=20000 cannot be greater than max_model_len=max_total_tokens=16384. Please request fewer output tokens."
+    " (parameter=max_tokens, value=20000)",
+    type="BadRequestError",
+    param="max_tokens",
+    code=400,
+)
+VLLM_ENGINE = openai_error(
+    "The decoder prompt (length 9) is longer than the maximum model length of 8.", type="BadRequestError", code=400
+)
 VLLM_NO_MODEL = openai_error("The model `x` does not exist.", type="NotFoundError", code=404)
 VLLM_NO_PATH = b'{"detail":"Not Found"}'
 OPENAI_TOO_LONG = openai_error("too long", type="invalid_request_error", code="context_length_exceeded")
@@ -54,6 +64,8 @@ TGI_BUSY = b'{"error":"Model is overloaded","error_type":"overloaded"}'
         (422, b'{"detail":[{"msg":"Field required"}]}', Declined, "refuses"),
         (400, LLAMA_TOO_LONG, ContextExceeded, "context"),
         (400, VLLM_TOO_LONG, ContextExceeded, "context"),
+        (400, VLLM_MAX_TOKENS, ContextExceeded, "context"),
+        (400, VLLM_ENGINE, ContextExceeded, "context"),
         (400, OPENAI_TOO_LONG, ContextExceeded, "context"),
         (429, TGI_BUSY, Busy, "too many"),
         (503, b"", Overloaded, "overloaded"),

@@ -77,6 +77,38 @@ def test_an_answer_with_more_than_json_is_repaired_and_counted(text: str, rung: 
     assert salvaged(rung) == before + 1
 
 
+SUMMARY = str(GOOD["summary"])
+
+
+@pytest.mark.parametrize("control", ["\n", "\t", "\r\n", "\x00", "\x1f", "\n\\n", "\\\\\n"])
+def test_a_control_character_in_a_string_stands_for_itself(control: str) -> None:
+    """JSON wants it escaped; a grammar or a model that does not says the same. It is counted as a repair."""
+    before = salvaged("escaped")
+    reply = said(JSON.replace(SUMMARY, f"one{control}two"))
+    meant = {"\n\\n": "\n\n", "\\\\\n": "\\\n"}.get(control, control)
+    assert parse(reply, TRIAGE) == {**GOOD, "summary": f"one{meant}two"}
+    assert reply.repairs == ("escaped",)
+    assert salvaged("escaped") == before + 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        JSON.replace(SUMMARY, "one\\\ntwo"),
+        JSON.replace(f'{SUMMARY}"', "one\ntwo"),
+        JSON.replace(f'"{SUMMARY}', "one\ntwo"),
+        JSON.replace(SUMMARY, 'one\n"two'),
+        JSON.replace("{", "{\x01"),
+        f"Look: {JSON.replace(SUMMARY, 'one' + chr(9) + 'two')}",
+    ],
+    ids=["behind a backslash", "no end", "no beginning", "one quotation mark more", "not in a string", "in prose"],
+)
+def test_no_other_text_becomes_json_by_it(text: str) -> None:
+    """What may have been meant in another way is no answer."""
+    with pytest.raises(AnswerNotJson):
+        parse(said(text), TRIAGE)
+
+
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
