@@ -6,6 +6,7 @@ Every answer is checked here again by the whole schema, whatever a server says.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 
 import orjson
@@ -45,8 +46,9 @@ class Enforcement:
 
     `shadowed`: keywords that are ignored where one of the others stands beside them. `formats`: those that are
     enforced; `other_formats` says what becomes of the rest. `number_bounds`: what becomes of bounds on what may be no
-    integer. `lone_all_of`: an `allOf` holds only if it has one schema and nothing stands beside it; else nothing of the
-    whole place is enforced, and it is refused. `anchored_only`: a pattern without `^` and `$` is refused. `strict`:
+    integer; `open_below_zero`: of those on integers, where the least is negative and there is no largest.
+    `lone_all_of`: an `allOf` holds only if it has one schema and nothing stands beside it; else nothing of the whole
+    place is enforced, and it is refused. `anchored_only`: a pattern without `^` and `$` is refused. `strict`:
     OpenAI's rules for whole objects. `needs_properties`: the top must have them.
     """
 
@@ -57,6 +59,7 @@ class Enforcement:
     formats: frozenset[str]
     other_formats: Verdict
     number_bounds: Verdict | None = None
+    open_below_zero: Verdict | None = None
     lone_all_of: bool = False
     anchored_only: bool = False
     strict: bool = False
@@ -96,7 +99,9 @@ _VLLM = Enforcement(
         "maxLength": _ALTERNATIVES | {"pattern", "format"},
         "pattern": _ALTERNATIVES | {"format"},
     },
-    number_bounds="refused",  # taken, and wrong: `minimum: 0` lets no 0.5 pass, `maximum: 1` lets 1.5
+    # Taken, and wrong: a number with `minimum: 0` may not be 0.5, an integer with `minimum: -1` not -1.
+    number_bounds="refused",
+    open_below_zero="refused",
     lone_all_of=True,
     formats=_FORMATS
     | {"duration", "email", "hostname", "ipv4", "ipv6", "uri", "uri-reference", "uri-template"}
@@ -188,8 +193,8 @@ def _verdict(keyword: str, node: dict[str, Any], server: Enforcement) -> Verdict
         return "ignored"
     if keyword == "format" and node[keyword] not in server.formats:
         return server.other_formats
-    if keyword in _BOUNDS and _types(node) != {"integer"}:
-        return server.number_bounds
+    if keyword in _BOUNDS:
+        return _of_bounds(node, server)
     if keyword == "pattern" and server.anchored_only:
         pattern = str(node[keyword])
         return None if pattern.startswith("^") and pattern.endswith("$") else "refused"
@@ -198,6 +203,14 @@ def _verdict(keyword: str, node: dict[str, Any], server: Enforcement) -> Verdict
 
 def _is_lone(node: dict[str, Any]) -> bool:
     return len(node["allOf"]) == 1 and not node.keys() - {"allOf", "$defs", "definitions"} - _WORDS
+
+
+def _of_bounds(node: dict[str, Any], server: Enforcement) -> Verdict | None:
+    if _types(node) != {"integer"}:
+        return server.number_bounds
+    least = max(node.get("minimum", -inf), node.get("exclusiveMinimum", -inf) + 1)
+    is_open = not node.keys() & {"maximum", "exclusiveMaximum"}
+    return server.open_below_zero if is_open and -inf < least < 0 else None
 
 
 def _types(node: dict[str, Any]) -> set[str]:

@@ -37,7 +37,7 @@ FORMATS = sorted({*BY_DIALECT["vllm"].formats, "idn-email", "iri", "regex"})
 # Schemas of one property, by the keyword that is tried.
 SCHEMAS: dict[str, dict[str, Any]] = {
     "minimum": {"type": "integer", "minimum": 100, "maximum": 120},
-    "minimum, number": {"type": "number", "minimum": 100, "maximum": 101},
+    "minimum, number": {"type": "number", "minimum": 0, "maximum": 1},
     "minimum, nullable": {"type": ["integer", "null"], "minimum": 100, "maximum": 120},
     "exclusiveMinimum": {"type": "integer", "exclusiveMinimum": 41, "exclusiveMaximum": 44},
     "multipleOf": {"type": "integer", "multipleOf": 7, "minimum": 1, "maximum": 60},
@@ -103,15 +103,18 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 NOWHERE = r"(?!)"
 
 WIDER = {
+    "minimum": r"12\d",
+    "minimum, nullable": r"12\d",
+    "format date": r"-02-3|-02-29|-(04|06|09|11)-31",
     "oneOf, overlapping": r'"x": ?2}',
     "format date-time": r":60",
     "format time": r":60",
     "format ipv4": r"\b0\d",
-    "format hostname": r"--",
-    "format email": r".",
+    "format hostname": r"--|[^.]{64}|.{254}",
+    "format email": r'[^"@]{65}|[^.@]{64}|--',
 }
-"""Where the server's idea of a keyword is wider than ours at an edge: that one of several branches alone may hold,
-which minutes have a leap second. What it breaks there does not make the keyword one that is not enforced."""
+"""Where the server's idea of a keyword is wider than ours at an edge: that one of several branches alone may hold, how
+long a month or a name is, 121 to 129 for at most 120. What it breaks there does not make the keyword an ignored one."""
 
 
 def wrong(text: str, check: Check) -> bool:

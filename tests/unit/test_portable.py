@@ -59,6 +59,8 @@ KEYWORDS: list[tuple[dict[str, Any], dict[str, str]]] = [
         },
     ),
     ({"type": "integer", "minimum": 0}, {"tgi": "ignored"}),
+    ({"type": "integer", "minimum": -1}, {"vllm": "refused", "completions": "refused", "tgi": "ignored"}),
+    ({"type": "integer", "exclusiveMinimum": -1}, {"tgi": "ignored"}),
     ({"type": ["integer", "null"], "maximum": 9}, {"tgi": "ignored"}),
     ({"type": "string", "pattern": "a+"}, {"llamacpp": "refused", "ollama": "refused"}),
     ({"type": "string", "pattern": "^a+$"}, {}),
@@ -119,6 +121,12 @@ def test_a_keyword_can_be_ignored_for_what_stands_beside_it() -> None:
     assert found(schema, "vllm") == {"properties/x/minLength": "ignored"}
     schema = of(x={"type": "string", "format": "date", "pattern": "^1", "maxLength": 9})
     assert found(schema, "vllm") == {"properties/x/pattern": "ignored", "properties/x/maxLength": "ignored"}
+
+
+def test_bounds_on_both_sides_hold_below_zero_too() -> None:
+    """The regular expression of xgrammar misses values only where the range has no end."""
+    assert found(of(x={"type": "integer", "minimum": -1, "maximum": 9}), "vllm") == {}
+    assert found(of(x={"type": "integer", "maximum": -9}), "vllm") == {}
 
 
 def test_a_schema_is_looked_at_as_deep_as_it_goes_and_not_inside_values() -> None:
