@@ -3,11 +3,13 @@
 import asyncio
 import math
 import re
+from contextlib import AsyncExitStack
 
 import pytest
 from pydantic import ValidationError
 
 from tests.support import fault_server as http
+from tests.support.fault_server import FaultServer
 from tests.support.llm_settings import ASK, Serve, Start, ask, model_settings, passage, prompt_for, refused_url, until
 from workers.clock import monotonic_s
 from workers.errors import (
@@ -322,6 +324,28 @@ async def test_e17_a_refused_request_is_not_asked_again(
         await ask(client)
     assert (await ask(client)).text == "ok"
     assert len(server.requests) == 2
+
+
+class Slamming(FaultServer):
+    """Answers 413 to a head and resets the connection, while the body is still being sent."""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
+        del connection
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http.http(413, b'{"error": {"message": "too large"}}'))
+        await http.reset()(reader, writer)
+
+
+@pytest.mark.fault("E17")
+async def test_e17_a_refusal_of_a_body_wins_over_the_reset_behind_it(stack: AsyncExitStack, start: Start) -> None:
+    """As proxies do with a body that is too large for them: the request is refused, and no connection lost."""
+    server = await stack.enter_async_context(Slamming())
+    for _ in range(5):
+        client = await start(server.url)
+        large = prompt_for(client.frame(ASK), '"' + "x" * (1_000 << 10) + '"')
+        with pytest.raises(Declined):
+            await client.complete(large, passage(), wait_s=0.0)
+    assert server.connections == 5
 
 
 @pytest.mark.fault("E17")

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from workers.errors import PenstockError, ServerFault, TimedOut
@@ -178,7 +178,16 @@ STEPS = st.tuples(
 )
 
 
+ONE_MOMENT_AFTER_A_FAILURE = [("begin", 0), ("a", 0), *[("begin", 0)] * (1 + ENOUGH), *[("a", 1)] * ENOUGH]
+"""The call between them still runs: what failed before it says nothing about how long those after it have failed."""
+
+A_STALL_AFTER_A_FAILURE_BY_CHANCE = [("begin", 0), ("a", 0), *[("begin", 0)] * ENOUGH, *[("b", 0)] * ENOUGH]
+"""The first has nothing to do with the others."""
+
+
 @given(st.lists(STEPS, max_size=80))
+@example(A_STALL_AFTER_A_FAILURE_BY_CHANCE)
+@example(ONE_MOMENT_AFTER_A_FAILURE)
 def test_it_is_found_as_it_is_defined(steps: list[tuple[str, int]]) -> None:
     """Against a list of all calls: any order of ends, repeats and calls without a verdict left out as if never made."""
     streak, running, kept, answered = Streak(ENOUGH), list[Call](), list[Call](), 0

@@ -1,15 +1,19 @@
 """A lean connection without a socket: a test feeds it, and sees what it writes."""
 
 import asyncio
+import socket
 
 from workers.llm.lean.connection import Connection
+
+_QUIET = socket.socket(type=socket.SOCK_DGRAM)
+"""Nothing ever comes here."""
 
 
 class Wire(asyncio.Transport):
     """What a connection writes to; `unsent` is how much of it the socket has not taken."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({"socket": _QUIET})
         self.written: list[bytes] = []
         self.aborted = 0
         self.unsent = 0

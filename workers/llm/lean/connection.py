@@ -1,6 +1,7 @@
 """One connection: one request, one answer, and again."""
 
 import asyncio
+import select
 from typing import cast
 
 from workers.llm.lean.answer import Answer, AnswerReader, Broken, BrokeOff
@@ -17,13 +18,14 @@ class Connection(asyncio.Protocol):
     per connection, which the prompt holds in memory anyway.
     """
 
-    __slots__ = ("_loop", "_reader", "_transport", "_waiter", "ends_at_s", "idle_since_s")
+    __slots__ = ("_arrivals", "_loop", "_reader", "_transport", "_waiter", "ends_at_s", "idle_since_s")
 
     def __init__(self, body_max_bytes: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = AnswerReader(body_max_bytes)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Answer] | None = None
+        self._arrivals = select.poll()
         self.ends_at_s = 0.0
         self.idle_since_s = 0.0
 
@@ -31,6 +33,14 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether it may be asked."""
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits in its socket: an answer too many, or the server's end, that the loop has not seen yet.
+
+        Taken for the answer to the next request, it would be another record's, and only an id would tell.
+        """
+        return not self._arrivals.poll(0)
 
     def went_stale(self, lost: Lost) -> bool:
         """Return whether the server ended it as idle, while we asked (E3): it had answered before, and no byte came.
@@ -74,6 +84,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what writes."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self._arrivals.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Read on; what comes while nobody asks belongs to nobody."""

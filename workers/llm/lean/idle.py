@@ -16,12 +16,14 @@ class Idle:
         return len(self._connections)
 
     def take(self, now_s: float) -> Connection | None:
-        """Return one that is open and not too old."""
+        """Return one that is open, quiet and not too old."""
         self.expire(now_s)
         while self._connections:
             connection = self._connections.pop()
             if connection.is_open:
-                return connection
+                if connection.is_quiet:
+                    return connection
+                connection.abort()
         return None
 
     def give(self, connection: Connection, now_s: float) -> None:

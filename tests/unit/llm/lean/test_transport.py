@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -154,6 +155,31 @@ def test_an_answer_too_many_is_nobodys(run: Run) -> None:
                 await asyncio.sleep(0.05)
             assert b"late" not in (await transport.post(to, BODY, 20.0))[2]
             assert [seen.connection for seen in server.requests] == [1, 2, 3]
+
+    run(course())
+
+
+@pytest.mark.parametrize("unseen", [http.http(200, b'"late"'), b""], ids=["an answer", "the end"])
+def test_what_came_on_an_idle_connection_and_was_not_read_yet_is_nobodys(run: Run, unseen: bytes) -> None:
+    """I14: the loop was busy while a second answer came; it is not taken for that to the next request."""
+    served = list[asyncio.StreamWriter]()
+
+    async def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        served.append(writer)
+        writer.write(http.http(200, b'"ours"'))
+        return True
+
+    async def course() -> None:
+        async with FaultServer(default=note) as server, lean(server) as (transport, to):
+            assert (await transport.post(to, BODY, 20.0))[2] == b'"ours"'
+            peer = socket.socket(fileno=os.dup(served[0].get_extra_info("socket").fileno()))
+            with peer:  # at once: the loop does not turn before the next post
+                if unseen:
+                    peer.sendall(unseen)
+                else:
+                    peer.shutdown(socket.SHUT_RDWR)
+            assert (await transport.post(to, BODY, 20.0))[2] == b'"ours"'
+            assert [seen.connection for seen in server.requests] == [1, 2]
 
     run(course())
 
