@@ -199,3 +199,20 @@ def test_after_it_was_open_failures_in_a_row_are_counted_anew() -> None:
     assert endpoint.breaker.closed
     fail_one(endpoint, 12.0)
     assert endpoint.breaker.state == "open"
+
+
+def test_an_outage_leaves_nothing_behind() -> None:
+    """However long it was, and though the trial that ends it is told to wait: nine failures then are nine."""
+    endpoint = busy_endpoint()
+    for at in range(1, 1000):
+        if endpoint.admits(float(at)):
+            fail_one(endpoint, float(at), error=TimedOut("slow"))
+    assert endpoint.breaker.state == "open"
+    assert len(endpoint._streak._calls) < IN_A_ROW
+    endpoint.settle(endpoint.enter(1001.0), Busy("429", 0.0), 1001.0)
+    assert endpoint.breaker.closed
+    for nth in range(IN_A_ROW - 1):
+        fail_one(endpoint, 1002.0 + nth)
+    assert endpoint.breaker.closed
+    fail_one(endpoint, 1012.0)
+    assert endpoint.breaker.state == "open"
