@@ -83,7 +83,7 @@ class Endpoint:
         return max(self.cool_until_s, self.breaker.admits_from_s())
 
     def enter(self, now_s: float, *, again: bool = False) -> Grant:
-        """Take a slot that `admits` allowed; `again`: for a record that this endpoint has failed before."""
+        """Take a slot that `admits` allowed; `again`: for a record that has failed before, here or elsewhere."""
         trial = self.breaker.enter()
         self.in_use += 1
         self.last_used_s = now_s

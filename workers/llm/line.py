@@ -78,7 +78,7 @@ class Line:
         if self._begun or self._fresh:
             return None
         endpoint = self._choose(failed, now_s)
-        return None if endpoint is None else endpoint.enter(now_s, again=endpoint in failed)
+        return None if endpoint is None else endpoint.enter(now_s, again=bool(failed))
 
     def join(self, waiter: Waiter, now_s: float) -> None:
         """Line up; may be let in or turned away at once."""
@@ -133,7 +133,7 @@ class Line:
         while (waiter := self._next(now_s)) is not None:
             self._remove(waiter)
             if not waiter.future.done() and (endpoint := self._choose(waiter.failed, now_s)) is not None:
-                waiter.grant = endpoint.enter(now_s, again=endpoint in waiter.failed)
+                waiter.grant = endpoint.enter(now_s, again=bool(waiter.failed))
                 waiter.future.set_result(waiter.grant)
 
     def _next(self, now_s: float) -> Waiter | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call. `counts` unless it is for a record that has failed here before, and may itself be to blame."""
+    """One call. `counts` unless it is for a record that has failed before, and may itself be to blame."""
 
     number: int
     began_s: float
@@ -37,7 +37,7 @@ class Streak:
         self._begun = 0
 
     def begin(self, now_s: float, *, again: bool) -> Call:
-        """Note a call; `again`: for a record that has failed here before."""
+        """Note a call; `again`: for a record that has failed before."""
         self._begun += 1
         call = Call(self._begun, now_s, counts=not again)
         self._calls.append(call)

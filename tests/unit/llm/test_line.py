@@ -273,3 +273,20 @@ def test_a_record_that_fails_again_and_again_opens_no_breaker(loop: asyncio.Abst
         assert endpoint.breaker.closed, nth
         line.settle(taken(line, float(nth)), ServerFault("500"), nth + 0.5)
     assert endpoint.breaker.state == "open"
+
+
+def test_what_failed_elsewhere_does_not_count_in_a_row() -> None:
+    """Ten records that fail at one endpoint and then at the other open the breaker of the first only."""
+    line = line_of(1, 1)
+    for _ in range(100):
+        for grant in (taken(line), taken(line)):
+            line.settle(grant, None, 0.0)
+    first, second = line.endpoints
+    for nth in range(10):
+        grant = taken(line, float(nth))
+        assert grant.endpoint is first
+        line.settle(grant, ServerFault("500"), nth + 0.1)
+        again = taken(line, nth + 0.1, failed=(first,))
+        assert again.endpoint is second
+        line.settle(again, ServerFault("500"), nth + 0.2)
+    assert [one.breaker.state for one in line.endpoints] == ["open", "closed"]
