@@ -290,3 +290,14 @@ def test_what_failed_elsewhere_does_not_count_in_a_row() -> None:
         assert again.endpoint is second
         line.settle(again, ServerFault("500"), nth + 0.2)
     assert [one.breaker.state for one in line.endpoints] == ["open", "closed"]
+
+
+def test_an_endpoint_in_doubt_is_asked_by_the_share_of_the_room_that_it_has() -> None:
+    """Two of three calls are more than ten of sixty-four."""
+    line = line_of(64, 64)
+    first, second = line.endpoints
+    grants = [taken(line) for _ in range(25)]
+    for grant in [grant for grant in grants if grant.endpoint is first][2:]:
+        line.settle(grant, ServerFault("500"), 1.0)
+    assert (first.in_use, first.room, second.in_use) == (2, 3, 12)
+    assert taken(line, 1.0).endpoint is second
