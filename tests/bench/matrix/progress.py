@@ -15,6 +15,10 @@ from aiokafka.structs import TopicPartition
 from tests.bench.matrix.workloads import PARTITIONS
 
 EVERY_S = 0.1
+EDGE = 0.2
+"""The share of a window that its beginning and its end are each spread over: calls of one length come back in waves,
+and a window that cuts a wave at one end alone is wrong by as much, 64 of 1,750 records."""
+SHIFTS = 50
 STILL_S = 75.0
 """Longer than the longest session timeout of a client that was killed (60 s): who has no output for so long is done."""
 
@@ -38,19 +42,28 @@ class Progress:
         """Outputs so far."""
         return self.totals[-1] if self.totals else 0
 
-    def at(self, moment_s: float) -> int:
-        """Return how many outputs there were at a moment."""
+    def at(self, moment_s: float) -> float:
+        """Return how many outputs there were at a moment, on the straight line between the looks around it."""
         index = bisect_right(self.at_s, moment_s)
-        return self.totals[index - 1] if index else 0
+        if index in {0, len(self.at_s)}:
+            return float(self.totals[index - 1]) if index else 0.0
+        (before_s, after_s), (before, after) = self.at_s[index - 1 : index + 1], self.totals[index - 1 : index + 1]
+        return before + (after - before) * (moment_s - before_s) / (after_s - before_s)
 
     def rate(self, from_s: float, until_s: float) -> float:
         """Outputs per second between the two."""
         return (self.at(until_s) - self.at(from_s)) / (until_s - from_s)
 
-    def back_s(self, since_s: float, rate: float) -> float | None:
-        """Seconds from `since_s` to the beginning of the first second that has this rate; None if there is none."""
-        starts = (at_s for at_s in self.at_s if since_s <= at_s <= self.at_s[-1] - 1)
-        return next((at_s - since_s for at_s in starts if self.rate(at_s, at_s + 1) >= rate), None)
+    def steady_rate(self, from_s: float, until_s: float) -> float:
+        """Outputs per second between the two: the mean of windows as long that begin up to `EDGE / 2` around it."""
+        edge_s = EDGE * (until_s - from_s)
+        shifts_s = [edge_s * (number / SHIFTS - 0.5) for number in range(SHIFTS + 1)]
+        return statistics.mean(self.rate(from_s + shift_s, until_s + shift_s) for shift_s in shifts_s)
+
+    def back_s(self, since_s: float, rate: float, over_s: float = 1.0) -> float | None:
+        """Seconds from `since_s` to the beginning of the first window with this rate; None if there is none."""
+        starts = (at_s for at_s in self.at_s if at_s >= since_s)
+        return next((at_s - since_s for at_s in starts if self.rate(at_s, at_s + over_s) >= rate), None)
 
     def silence_s(self, since_s: float) -> float | None:
         """Seconds from `since_s` until the total grows; None if it does not."""
@@ -120,12 +133,15 @@ class Progress:
 async def watching(
     bootstrap_servers: str, topics: list[str], memory_mib: Callable[[], float]
 ) -> AsyncIterator[Progress]:
-    """Note totals and memory while the block runs."""
+    """Note totals and memory while the block runs.
+
+    Nothing is assigned: the broker answers a connection's requests one after the other, so that behind a fetch that
+    waits for records, 0.5 s, the ends would come late.
+    """
     progress = Progress()
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
     await consumer.start()
     partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
-    consumer.assign(partitions)
 
     async def watch() -> None:
         while True:

@@ -15,7 +15,9 @@ from tests.bench.matrix.running import Running
 from tests.bench.matrix.workloads import TIMEOUT_S, UNTIL, WARM_UP, Case
 from tests.support.topics import committed
 
-RATE_OVER_S, BACK = 2.5, 0.95
+BACK = 0.95
+BEFORE = 0.6
+"""The share of the time from the first output to the fault over which the rate before is taken: its last part."""
 NOTICE_S = 1.0
 """What a worker gets to see that its endpoint is away; while it hangs, the calls' timeout on top. Later calls are
 those of a worker that goes on asking."""
@@ -71,7 +73,6 @@ class Snapshot:
     """Clocks and counts at one moment."""
 
     at_s: float
-    total: int
     requests: int
     worker_s: float
     broker_s: float
@@ -84,7 +85,6 @@ def snapshot(scene: Scene) -> Snapshot:
     """Look at everything now."""
     return Snapshot(
         time.monotonic(),
-        scene.progress.total,
         scene.endpoint.stats()["requests"],
         scene.worker.cpu_s(),
         cpu_s([scene.broker_pid]),
@@ -94,12 +94,12 @@ def snapshot(scene: Scene) -> Snapshot:
     )
 
 
-def between(first: Snapshot, last: Snapshot, case: Case) -> dict[str, Any]:
+def between(first: Snapshot, last: Snapshot, progress: Progress, case: Case) -> dict[str, Any]:
     """Return the figures of a window. `others_cores`: what everything else on the machine used, the bench's noise."""
-    took_s, done = last.at_s - first.at_s, last.total - first.total
-    if not done:
+    took_s, done = last.at_s - first.at_s, progress.at(last.at_s) - progress.at(first.at_s)
+    if done <= 0:
         raise StoppedError("too few records: all came at once")
-    rate = done / took_s
+    rate = progress.steady_rate(first.at_s, last.at_s)
     worker_s, broker_s = last.worker_s - first.worker_s, last.broker_s - first.broker_s
     stub_s, harness_s = last.stub_s - first.stub_s, last.harness_s - first.harness_s
     others_s = last.machine_s - first.machine_s - worker_s - broker_s - stub_s - harness_s
@@ -120,11 +120,10 @@ async def steady(scene: Scene) -> dict[str, Any]:
     await scene.until(WARM_UP)
     first = snapshot(scene)
     await scene.until(UNTIL)
-    figures = between(first, snapshot(scene), scene.case)
-    if scene.case.workload == "W2":
-        figures["commit_lag"] = await scene.commit_lag()
+    last = snapshot(scene)
+    lag = {"commit_lag": await scene.commit_lag()} if scene.case.workload == "W2" else {}
     await scene.until(1)
-    return figures
+    return between(first, last, scene.progress, scene.case) | lag
 
 
 async def outage(scene: Scene) -> dict[str, Any]:
@@ -132,7 +131,6 @@ async def outage(scene: Scene) -> dict[str, Any]:
     case, progress = scene.case, scene.progress
     await scene.until(case.fault_at)
     began_s = time.monotonic()
-    rate = progress.rate(began_s - RATE_OVER_S, began_s)
     scene.endpoint.fail(case.fault, case.fault_s)
     notice_s = NOTICE_S + (TIMEOUT_S if case.fault == "hang" else 0.0)
     await asyncio.sleep(notice_s)
@@ -141,7 +139,9 @@ async def outage(scene: Scene) -> dict[str, Any]:
     ended_s, refused = time.monotonic(), scene.endpoint.stats()["refused"]
     left = case.records - progress.total
     await scene.until(1)
-    back_s = progress.back_s(ended_s, BACK * rate)
+    worked_s = began_s - (progress.reached_s(1) or began_s)
+    rate = progress.rate(began_s - case.waves_s(BEFORE * worked_s), began_s)
+    back_s = progress.back_s(ended_s, BACK * rate, case.waves_s(1.0))
     return {
         "fault_at_s": round(began_s - progress.at_s[0], 1),
         "rate_before": round(rate),

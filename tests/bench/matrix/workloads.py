@@ -37,7 +37,7 @@ class Case:
     shape: Shape = "steady"
     fault: str = ""
     fault_s: float = 0.0
-    fault_at: float = 0.4
+    fault_at: float = 0.3
     """The share of the records that are done when the fault begins."""
     workers: tuple[str, ...] = ()
     """Only these take part; empty: all."""
@@ -63,6 +63,11 @@ class Case:
             usual_s, slow_s, share = map(float, numbers)
             return usual_s * (1 - share) + slow_s * share
         return 0.0
+
+    def waves_s(self, about_s: float) -> float:
+        """Return a whole number of mean latencies, about so many seconds: calls of one length come back in waves."""
+        latency_s = self.mean_latency_s
+        return max(1, round(about_s / latency_s)) * latency_s if latency_s else about_s
 
     @property
     def ideal_per_s(self) -> float | None:
@@ -148,7 +153,7 @@ SHORT: tuple[Case, ...] = (
     *_slots(seconds=6)[:2],
     Case(workload="W3", name="256", latency="zero", slots=256, records=30_000),
     Case(workload="W4", name="", latency="const:0.15", slots=256, records=8_000, hot_share=0.8, penstock=SHARING),
-    _outages(("503",), records=4_000)[0],
+    _outages(("503",), records=5_000)[0],
 )
 """Those of `make bench`."""
 
@@ -157,7 +162,7 @@ FULL: tuple[Case, ...] = (
     Case(workload="W2", name="", latency=MIXED, slots=256, records=12_000),
     Case(workload="W3", name="256", latency="zero", slots=256, records=60_000),
     Case(workload="W4", name="", latency="const:0.15", slots=256, records=16_000, hot_share=0.8, penstock=SHARING),
-    *_outages(("503", "reset", "hang"), records=6_000),
+    *_outages(("503", "reset", "hang"), records=8_000),
     *(
         Case(
             workload="W6",

@@ -9,7 +9,6 @@ import pytest
 from tests.bench.matrix import report
 from tests.bench.matrix.lines import latest, read
 from tests.bench.matrix.plots import plots
-from tests.bench.matrix.progress import Progress
 from tests.bench.matrix.tables import summary, table
 
 
@@ -101,21 +100,3 @@ def test_the_pages_say_what_was_measured() -> None:
 def test_no_results_are_no_lines(tmp_path: Path) -> None:
     """Before the first run."""
     assert read(tmp_path / "none.jsonl") == []
-
-
-def test_the_way_back_is_the_first_second_with_the_rate() -> None:
-    """10 a second until 5 s, nothing until 8 s, half until 10 s, all again then."""
-    totals = [10 * min(second, 5) + 5 * max(0, min(second, 10) - 8) + 10 * max(0, second - 10) for second in range(15)]
-    progress = Progress(at_s=[float(second) for second in range(15)], totals=totals)
-    assert progress.rate(0, 5) == 10
-    assert progress.back_s(8.0, 9.5) == 2.0
-    assert progress.back_s(8.0, 99.0) is None
-    assert progress.silence_s(5.0) == 4.0
-
-
-def test_memory_that_grows_with_the_records_has_a_slope() -> None:
-    """MiB per 100,000 records; the start-up before the first total is outside."""
-    totals = [0, 100_000, 200_000, 300_000]
-    progress = Progress(at_s=[0.0, 1.0, 2.0, 3.0], totals=totals, memory_mib=[500.0, 100.0, 102.0, 104.0])
-    assert progress.slope_mib(100_000, 300_000) == pytest.approx(2.0)
-    assert progress.slope_mib(300_000, 300_000) is None
