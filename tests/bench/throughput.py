@@ -121,10 +121,9 @@ async def main(runs: int, only: str | None) -> None:
     ensure_jars()
     machine = {"cores": os.cpu_count(), "python": platform.python_version()}
     folder = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
+    if (os.cpu_count() or 1) > 1:
+        os.sched_setaffinity(0, {1})  # before the broker starts: set later, its threads would keep both cores
     with KafkaBroker(folder / "kafka", heap="1g") as broker:
-        if (os.cpu_count() or 1) > 1:
-            for pid in (os.getpid(), broker.pid):
-                os.sched_setaffinity(pid, {1})
         for _ in range(runs):
             for case in CASES:
                 if only in (None, case.name):

@@ -80,10 +80,9 @@ async def bench(
     """Run all cells `rounds` times, the long ones twice."""
     run = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     versions = {name: worker.versions() for name, worker in workers.items()}
+    if (os.cpu_count() or 1) > 1:
+        os.sched_setaffinity(0, {OTHER_CORE})  # before the broker starts: set later, its threads would keep both cores
     with KafkaBroker(folder / "kafka", heap="1g") as broker:
-        if (os.cpu_count() or 1) > 1:
-            for pid in (os.getpid(), broker.pid):
-                os.sched_setaffinity(pid, {OTHER_CORE})
         topics = {}
         for number in range(rounds):
             for case in cases:
