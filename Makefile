@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test faults soak fuzz check tools lock bench bench-full clean
+.PHONY: help demo test faults soak fuzz check tools lock bench bench-full bench-stages clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,9 @@ bench: $(VENV)/.dev ## beside peers, on the real broker, under ten minutes; one 
 
 bench-full: $(VENV)/.dev ## all workloads and all peers, each as it comes and at its best: hours
 	@$(BIN)/python -m tests.bench.matrix --full $(CHOSEN) $(ARGS)
+
+bench-stages: $(VENV)/.dev ## where the microseconds of a record go, step by step: under a minute
+	@$(BIN)/python -m tests.bench.stages $(ARGS)
 
 lock: ## pin the dependencies again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra demo --group build pyproject.toml -o requirements.lock

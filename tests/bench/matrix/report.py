@@ -69,16 +69,17 @@ def block(page: Path, lines: Sequence[Line]) -> str:
     return "\n\n".join([conditions(lines), all_tables(lines), *drawn, versions(lines)])
 
 
-def with_block(text: str, between: str) -> str:
+def with_block(text: str, between: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
     """Return the text with another block between its markers.
 
     Raises:
         ValueError: a marker is missing, or there twice.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"the page needs {BEGIN} and {END}, once each")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{between}\n{END}{rest.partition(END)[2]}"
+    begin, end = markers
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"the page needs {begin} and {end}, once each")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{between}\n{end}{rest.partition(end)[2]}"
 
 
 def write_all() -> None:
