@@ -1,4 +1,4 @@
-"""`python -m tests.bench.matrix [--full] [--workload W3] [--worker connect] [--runs N] [--scale SHARE]`.
+"""`python -m tests.bench.matrix [--full] [--workload W3] [--worker connect] [--runs N]`; `--help` has more.
 
 Every worker on every workload, one after the other, and all of it again: A B C A B C. One broker for the whole bench;
 the input of a case is written once. Appends to results/matrix.jsonl and writes tables and plots anew, unless workers
@@ -25,7 +25,7 @@ from tests.bench.matrix.contenders import Contender, chosen
 from tests.bench.matrix.endpoint import stub_program
 from tests.bench.matrix.machine import machine
 from tests.bench.matrix.report import RESULTS, all_tables, in_words, write_all
-from tests.bench.matrix.running import OTHER_CORE
+from tests.bench.matrix.running import others_core
 from tests.bench.matrix.workloads import FULL, PARTITIONS, SHORT, Case, records, scaled, selected
 from tests.bench.peers.building import CannotBuildError
 from tests.support import scale
@@ -75,6 +75,7 @@ async def bench(
     *,
     rounds: int,
     named: bool,
+    processes: int,
     folder: Path,
     sink: Callable[[Figures], None],
 ) -> None:
@@ -82,7 +83,9 @@ async def bench(
     run = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     versions = {name: worker.versions() for name, worker in workers.items()}
     if (os.cpu_count() or 1) > 1:
-        os.sched_setaffinity(0, {OTHER_CORE})  # before the broker starts: set later, its threads would keep both cores
+        os.sched_setaffinity(
+            0, {others_core(processes)}
+        )  # before the broker starts: set later, its threads would keep both cores
     with KafkaBroker(folder / "kafka", heap="1g") as broker:
         topics = {}
         for number in range(rounds):
@@ -95,7 +98,13 @@ async def bench(
                     started = {"run": run, "workload": case.workload, "case": case.name, "worker": name}
                     load = {"round": number, "load": round(os.getloadavg()[0], 2)}
                     cell = measured(
-                        case, workers[name], name=name, broker=broker, topic_in=topics[case.id], folder=folder
+                        case,
+                        workers[name],
+                        name=name,
+                        broker=broker,
+                        topic_in=topics[case.id],
+                        folder=folder,
+                        processes=processes,
                     )
                     sink(started | load | await tried(cell) | about(case, workers[name], versions[name]))
 
@@ -122,6 +131,7 @@ def main() -> None:
     parser.add_argument("--worker", nargs="*", default=[], help="only these; nothing is recorded")
     parser.add_argument("--runs", type=int, help="default 3, with --full 5")
     parser.add_argument("--record", action="store_true", help="record it although workers are named")
+    parser.add_argument("--processes", type=int, default=1, help="of each worker, in one group; nothing is recorded")
     parser.add_argument("--scale", type=float, default=1.0, help="so much of the records; nothing is recorded")
     asked = parser.parse_args()
     cases = tuple(scaled(case, asked.scale) for case in selected(FULL if asked.full else SHORT, FULL, asked.workload))
@@ -129,7 +139,7 @@ def main() -> None:
     stub_program()
     workers = buildable(chosen(asked.worker, short=not asked.full))
     lines: list[Figures] = []
-    recorded = asked.scale == 1.0 and (asked.record or not asked.worker)
+    recorded = asked.scale == 1.0 and asked.processes == 1 and (asked.record or not asked.worker)
 
     def sink(line: Figures) -> None:
         lines.append(line)
@@ -141,7 +151,8 @@ def main() -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a topic just made has leaders a moment later: retried
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         rounds, named = asked.runs or (5 if asked.full else 3), bool(asked.worker)
-        asyncio.run(bench(cases, workers, rounds=rounds, named=named, folder=Path(folder), sink=sink))
+        how: dict[str, Any] = {"rounds": rounds, "named": named, "processes": asked.processes}
+        asyncio.run(bench(cases, workers, **how, folder=Path(folder), sink=sink))
     print(all_tables(lines))
     if recorded:
         write_all()

@@ -22,7 +22,14 @@ Figures = dict[str, Any]
 
 
 async def measured(
-    case: Case, worker: Contender, *, name: str, broker: KafkaBroker, topic_in: str, folder: Path
+    case: Case,
+    worker: Contender,
+    *,
+    name: str,
+    broker: KafkaBroker,
+    topic_in: str,
+    folder: Path,
+    processes: int = 1,
 ) -> Figures:
     """Run the cell; return its figures. With `failed` the worker did not finish, or was not right."""
     topic_out = fresh_name(f"{case.id}-{name}".lower().replace("_", "-"))
@@ -40,7 +47,12 @@ async def measured(
             instance="a" if case.shape == "kill" and worker.static else "",
         )
         running, second = (
-            Running(worker.command(job), job.environment() | dict(worker.env(job)), folder / f"{topic_out}.{name}.log")
+            Running(
+                worker.command(job),
+                job.environment() | dict(worker.env(job)),
+                folder / f"{topic_out}.{name}.log",
+                processes,
+            )
             for name in "ab"
         )
         figures = await _worked(job, running, second, broker.pid, outputs[: 2 if worker.by_source else 1])

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,16 @@ WORKER_CORE, OTHER_CORE = 0, 1
 """Broker, stub and harness share the other one; a machine with one core has all on it."""
 
 
+def others_core(processes: int) -> int:
+    """Return the core of broker, stub and harness: the first that no worker has; with too few cores, `OTHER_CORE`."""
+    return processes if (os.cpu_count() or 1) > processes else OTHER_CORE
+
+
+def copies(command: list[str | Path], processes: int) -> list[str | Path]:
+    """Return the command for so many copies of a worker."""
+    return command if processes == 1 else [sys.executable, "-m", "tests.bench.matrix.several", str(processes), *command]
+
+
 @dataclass(slots=True)
 class Running:
     """A worker with all its descendants, which share a session."""
@@ -24,6 +35,8 @@ class Running:
     command: list[str | Path]
     env: Mapping[str, str]
     log: Path
+    processes: int = 1
+    """Copies of it in one group, each with a core of its own as far as there are as many."""
     process: subprocess.Popen[bytes] | None = None
     peak_mib: float = 0.0
     _pids: list[int] = field(default_factory=list)
@@ -31,12 +44,13 @@ class Running:
 
     def start(self) -> None:
         """Start it, alone on its core; it dies with us."""
-        pinned = ["taskset", "-c", str(WORKER_CORE)] if (os.cpu_count() or 1) > 1 else []
+        last = min(WORKER_CORE + self.processes, os.cpu_count() or 1) - 1
+        pinned = ["taskset", "-c", f"{WORKER_CORE}-{last}"] if (os.cpu_count() or 1) > 1 else []
         guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         self._looks = 0
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [*guard, *pinned, *self.command],
+                [*guard, *pinned, *copies(self.command, self.processes)],
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 env=os.environ | self.env,
