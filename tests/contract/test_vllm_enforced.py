@@ -37,7 +37,7 @@ FORMATS = sorted({*BY_DIALECT["vllm"].formats, "idn-email", "iri", "regex"})
 # Schemas of one property, by the keyword that is tried.
 SCHEMAS: dict[str, dict[str, Any]] = {
     "minimum": {"type": "integer", "minimum": 100, "maximum": 120},
-    "minimum, number": {"type": "number", "minimum": 0, "maximum": 1},
+    "exclusiveMinimum, number": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
     "minimum, nullable": {"type": ["integer", "null"], "minimum": 100, "maximum": 120},
     "exclusiveMinimum": {"type": "integer", "exclusiveMinimum": 41, "exclusiveMaximum": 44},
     "multipleOf": {"type": "integer", "multipleOf": 7, "minimum": 1, "maximum": 60},

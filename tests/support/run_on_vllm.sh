@@ -26,7 +26,8 @@ serve() { # PORT OPTION...
   servers+=($!)
 }
 serve "$PORT"
-serve "$((PORT + 1))" --enable-request-id-headers --structured-outputs-config '{"disable_any_whitespace": true}'
+serve "$((PORT + 1))" --enable-request-id-headers \
+  --structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'
 
 for port in "$PORT" "$((PORT + 1))"; do
   until curl -fs "http://127.0.0.1:$port/health"; do
