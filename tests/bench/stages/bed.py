@@ -5,7 +5,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -110,6 +110,7 @@ class Bed:
     client: Client
     answer: bytes
     fetched: Sequence[ConsumerRecord]
+    slots: int
     task: Task = field(init=False)
     reply: Reply = field(init=False)
     partitions: dict[str, int] = field(init=False)
@@ -149,7 +150,7 @@ class Bed:
     def lane(self, *, ready: bool = False) -> Lane:
         """Return a lane with an empty window; `ready`: on a model and a sink that need no time."""
         task = self._task(ReadyModel(self.client, self.reply)) if ready else self.task
-        window = Window(max_in_flight=4 * CASE.slots, max_bytes=1 << 30, max_span=1 << 30)
+        window = Window(max_in_flight=4 * self.slots, max_bytes=1 << 30, max_span=1 << 30)
         return Lane(task, window, ReadySink(self.partitions), failed)
 
     def ledgers(self) -> list[Ledger]:
@@ -196,11 +197,13 @@ def answer_of(stub: Endpoint) -> bytes:
     return body
 
 
-def made(folder: Path, stub: Endpoint, *, count: int, bootstrap_servers: str, order: str = "none") -> Bed:
+def made(
+    folder: Path, stub: Endpoint, *, count: int, bootstrap_servers: str, order: str = "none", slots: int = CASE.slots
+) -> Bed:
     """Write the configuration that the matrix gives Penstock, read and compile it."""
     topic = "stages-in"
     job = Job(
-        case=CASE,
+        case=replace(CASE, slots=slots),
         bootstrap_servers=bootstrap_servers,
         endpoint=stub,
         group=f"stages-{order}",
@@ -213,4 +216,4 @@ def made(folder: Path, stub: Endpoint, *, count: int, bootstrap_servers: str, or
     if loaded is None or problems:
         raise ValueError(f"{path}: {problems}")
     client = Client(MODEL, loaded.settings.models[MODEL])
-    return Bed(loaded.settings, client, answer_of(stub), fetched(topic, count))
+    return Bed(loaded.settings, client, answer_of(stub), fetched(topic, count), slots)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from aiokafka import TopicPartition
 
 from tests.bench.matrix.workloads import PARTITIONS
-from tests.bench.stages.bed import CASE, Bed, clock
+from tests.bench.stages.bed import Bed, clock
 from tests.bench.stages.steps import Measure
 from tests.support.topics import New, produce
 from workers.records import Outgoing
@@ -59,14 +59,14 @@ async def produce_confirmed(bed: Bed) -> float:
     sink = Outgoings(bed.settings.kafka, bed.partitions, {})
 
     async def slot(number: int) -> None:
-        for outgoing in outgoings[number :: CASE.slots]:
+        for outgoing in outgoings[number :: bed.slots]:
             await sink.send(outgoing)
 
     await sink.start()
     try:
         await slot(0)
         with clock() as took:
-            await asyncio.gather(*map(slot, range(CASE.slots)))
+            await asyncio.gather(*map(slot, range(bed.slots)))
     finally:
         await sink.close()
     return took.cpu_s
@@ -78,14 +78,14 @@ async def produce_unconfirmed(bed: Bed) -> float:
     producer = clients.producer(bed.settings.kafka, max_batch_size_bytes=BATCH_BYTES)
 
     async def slot(number: int) -> None:
-        for one in outgoings[number :: CASE.slots]:
+        for one in outgoings[number :: bed.slots]:
             await producer.send(one.topic, one.value, key=one.key, partition=one.partition, headers=one.headers)
 
     await producer.start()
     try:
         await slot(0)
         with clock() as took:
-            await asyncio.gather(*map(slot, range(CASE.slots)))
+            await asyncio.gather(*map(slot, range(bed.slots)))
             await producer.flush()
     finally:
         await producer.stop()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from tests.bench.matrix.workloads import PARTITIONS
-from tests.bench.stages.bed import CASE, MODEL, Bed, ReadySink, clock
+from tests.bench.stages.bed import MODEL, Bed, ReadySink, clock
 from topics import enriched, provenance
 from workers import metrics
 from workers.llm.admission import Admission
@@ -44,8 +44,8 @@ async def path(bed: Bed) -> float:
     lane = bed.lane(ready=True)
     deliveries = bed.entered(lane)
     with clock() as took:
-        for first in range(0, len(deliveries), CASE.slots):
-            some = deliveries[first : first + CASE.slots]
+        for first in range(0, len(deliveries), bed.slots):
+            some = deliveries[first : first + bed.slots]
             lane.start(some)
             while lane.window.count > len(deliveries) - first - len(some):  # noqa: ASYNC110 - one turn of the loop
                 await asyncio.sleep(0)
@@ -73,7 +73,7 @@ async def s2_prompt(bed: Bed) -> float:
 async def admission(bed: Bed) -> float:
     """Slots, cool-downs, breaker: taken and settled."""
     settings = bed.settings.models[MODEL]
-    one = Endpoint(0, "http://127.0.0.1", CASE.slots, Breaker(settings.breaker, lambda *_: None))
+    one = Endpoint(0, "http://127.0.0.1", bed.slots, Breaker(settings.breaker, lambda *_: None))
     line = Admission([one])
     with clock() as took:
         for _ in bed.fetched:
@@ -91,12 +91,12 @@ async def call(bed: Bed) -> float:
     prompts = bed.prompts
 
     async def slot(number: int) -> None:
-        for prompt in prompts[number :: CASE.slots]:
+        for prompt in prompts[number :: bed.slots]:
             await client.complete(prompt, Passage(DEADLINE_S), wait_s=0.0)
 
-    await asyncio.gather(*map(slot, range(CASE.slots)))  # connects
+    await asyncio.gather(*map(slot, range(bed.slots)))  # connects
     with clock() as took:
-        await asyncio.gather(*map(slot, range(CASE.slots)))
+        await asyncio.gather(*map(slot, range(bed.slots)))
     return took.cpu_s
 
 
@@ -107,14 +107,14 @@ async def _posts(bed: Bed, kind: type[LeanTransport | Transport]) -> float:
     bodies = [prompt.body for prompt in bed.prompts]
 
     async def slot(number: int) -> None:
-        for body in bodies[number :: CASE.slots]:
+        for body in bodies[number :: bed.slots]:
             await transport.post(to, body, settings.timeout_s)
 
     await transport.start()
     try:
-        await asyncio.gather(*map(slot, range(CASE.slots)))
+        await asyncio.gather(*map(slot, range(bed.slots)))
         with clock() as took:
-            await asyncio.gather(*map(slot, range(CASE.slots)))
+            await asyncio.gather(*map(slot, range(bed.slots)))
     finally:
         await transport.close()
     return took.cpu_s
@@ -232,7 +232,7 @@ async def metrics_of_call(bed: Bed) -> float:
 async def commit(bed: Bed) -> float:
     """Position and metadata of all partitions, for as many commits as these records have; every other one finished."""
     lane = bed.lane()
-    half = bed.entered(lane)[: 2 * CASE.slots]
+    half = bed.entered(lane)[: 2 * bed.slots]
     for delivery in half[PARTITIONS::2]:
         delivery.ack()
     ledgers = {delivery.ledger for delivery in half}

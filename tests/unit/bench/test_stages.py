@@ -117,7 +117,7 @@ def test_the_page_says_what_was_measured() -> None:
 async def test_every_step_runs_and_takes_time(tmp_path: Path, order: str) -> None:
     """With a few records, on the stub that answers at once."""
     with endpoint("zero") as stub:
-        bed = made(tmp_path, stub, count=300, bootstrap_servers="127.0.0.1:1", order=order)
+        bed = made(tmp_path, stub, count=300, bootstrap_servers="127.0.0.1:1", order=order, slots=8)
         await bed.client.start()
         try:
             for name, measure in STEPS.items():
