@@ -157,11 +157,11 @@ class Bed:
         """Return a ledger for each partition."""
         return [Ledger(self.fetched[0].topic, number, 0) for number in range(PARTITIONS)]
 
-    def entered(self, lane: Lane) -> list[Delivery]:
-        """Return the records as the intake enters them."""
+    def entered(self, lane: Lane, count: int | None = None) -> list[Delivery]:
+        """Return the records, or the first of them, as the intake enters them."""
         ledgers = self.ledgers()
         deliveries = []
-        for one in self.fetched:
+        for one in self.fetched[:count]:
             ledgers[one.partition].take(one.offset, one.timestamp)
             delivery = lane.delivery(recorded(one), ledgers[one.partition])
             if lane.window.may_start(delivery):

@@ -102,4 +102,8 @@ def block(line: Mapping[str, Any]) -> str:
         f"The POST is by `http_client: {line['http_client']}`; by `{line['other_client']}` it takes "
         f"{statistics.median(line['steps']['post_other']):.1f} us."
     )
-    return "\n\n".join([f"{when} {how}", table(line), rest, safety(line)])
+    beside = (
+        'What no step isolates is seen in the whole worker: `make bench W=W3 PEERS="penstock penstock_key '
+        'penstock_default"` has order by key, and the shorter commit interval, beside none.'
+    )
+    return "\n\n".join([f"{when} {how}", table(line), rest, safety(line), beside])
