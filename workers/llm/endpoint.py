@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from workers.errors import Busy, PenstockError
+from workers.errors import Busy, PenstockError, TimedOut
+from workers.llm.auto_limit import IN_USE_RATIO, AutoLimit
 from workers.llm.backoff import cool_down_s
 from workers.llm.breaker import DOUBT, Breaker
 from workers.llm.streak import Call, Streak
@@ -40,17 +41,23 @@ class Endpoint:
     limit back, one slot per `limit` answers; after an outage one per answer, until it is what it was (TCP's slow start
     and congestion avoidance, RFC 5681).
 
+    With `auto` the slots are what it asks for: they move after calls that ended. It is told of each cut, and many
+    timeouts are one too; after a breaker that opened the calls come back as after an outage.
+
     `waking`: somebody warms it up, nobody else may ask. `last_used_s`: when a call last began or ended.
     """
 
-    def __init__(self, index: int, label: str, slots: int, breaker: Breaker) -> None:
+    def __init__(
+        self, index: int, label: str, slots: int, breaker: Breaker, *, auto: AutoLimit | None = None
+    ) -> None:
         self.index = index
         self.label = label
-        self.slots = slots
+        self.slots = slots if auto is None else auto.limit
         self.breaker = breaker
+        self.auto = auto
         self.in_use = 0
-        self.limit = slots
-        self._quick_below = slots
+        self.limit = self.slots
+        self._quick_below = self.slots
         self.cool_until_s = -math.inf
         self.waking = False
         self.last_used_s = math.inf
@@ -115,6 +122,8 @@ class Endpoint:
                 self._quick_below = self.slots
             if self.limit < self.slots:
                 self._grow()
+        if self.auto is not None:
+            self._follow(self.auto, grant, error, now_s)
 
     def _in_a_row(self, call: Call, error: PenstockError | None, now_s: float) -> bool:
         if isinstance(error, Busy):
@@ -129,15 +138,42 @@ class Endpoint:
         fresh = fresh and self.breaker.closed
         if fresh:
             self._refusals += 1
-            self.limit = max(1, self.limit // 2)
+            if self.auto is not None and self._refusals == 1:  # more of them in a row are an outage's
+                self.auto.refused(self.limit, "refused")
+            self._cut(now_s)
             self._quick_below = self.limit if self._refusals < OUTAGE_REFUSALS else self.slots
-            self._credit = 0
-            self._cut_at_s = now_s
         pause_s = error.retry_after_s
         if pause_s is None:
             # While the breaker is open its trials are pause enough: they find out when the endpoint is back.
             pause_s = cool_down_s(self._refusals) if fresh else 0.0
         self.cool_until_s = max(self.cool_until_s, now_s + pause_s)
+
+    def _cut(self, now_s: float) -> None:
+        self.limit = self._quick_below = max(1, self.limit // 2)
+        self._credit = 0
+        self._cut_at_s = now_s
+
+    def _follow(self, auto: AutoLimit, grant: Grant, error: PenstockError | None, now_s: float) -> None:
+        """Tell of a call that ended, and take the limit that follows from it."""
+        if grant.trial and error is None:
+            self.limit, self._quick_below = 1, self.slots
+        if isinstance(error, TimedOut) and self.breaker.closed and grant.began_s >= self._cut_at_s:
+            if auto.timed_out():
+                auto.refused(self.limit, "timed_out")
+                self._cut(now_s)
+        elif not isinstance(error, Busy):
+            full = self.in_use + 1 >= IN_USE_RATIO * self.slots
+            auto.ended(grant.began_s, now_s, answered=error is None, full=full)
+        if auto.limit != self.slots:
+            self._resize(auto.limit)
+
+    def _resize(self, slots: int) -> None:
+        """Have so many slots; a limit that was cut grows on to there."""
+        if self.limit >= self.slots or self.limit > slots:
+            self.limit = slots
+        if self._quick_below >= self.slots:
+            self._quick_below = slots
+        self.slots = slots
 
     def _grow(self) -> None:
         self._credit += 1

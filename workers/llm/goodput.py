@@ -1,0 +1,327 @@
+"""HOW MANY CALLS AT ONCE, where nobody said: what a round measured -> the limit of the next. Plain decisions.
+
+The best limit is the one with the highest `G / N**EXPONENT`, G the answers per second with N calls at once: more calls
+are worth it while goodput still rises by a tenth as much as they do. Past the knee of a server that batches, goodput
+hardly moves and latency is what grows; before it, latency grows too, and goodput follows.
+
+Goodput is not counted, which with few answers, or answers that come in batches, is mostly noise. It is N times the
+answers per second of a slot in use (Little's law).
+
+Rounds are cut by the wall clock and a limit is tried in the same rounds by everybody: workers that share a server try
+the next limit together. One that tried it alone would see goodput rise at any load, taken from the others.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+EXPONENT = 0.1
+"""What a limit must earn: 10 % more calls at once for 1 % more answers. On an H200 with vLLM 0.22.1 goodput rises by
+a sixth of what its calls do up to 256, and falls from there on; 0.25 would stop at 64 of them, with 76 % of it."""
+
+FIRST = 4
+"""Where a search begins: what a small server runs at once."""
+
+FOLLOWS = 1.25
+"""Goodput after twice as many calls, for the next doubling."""
+
+CROWDED = 1.75
+"""Times the first latency: from there on the server is full for the most part, and doubling would overshoot."""
+
+ENOUGH = 16
+"""Calls before anything is decided."""
+
+SURE = 1.5
+"""Standard errors of a difference that decide."""
+
+TRIES = 8
+"""Of one limit that decided nothing: then they begin anew, the load may be another."""
+
+SHORTEST_S = 0.5
+"""A shorter round is more of timers than of calls."""
+
+ROUNDS = 4
+"""Of one try: as it was, as it was, the other limit, as it was."""
+
+TRIED = 2
+"""The round of the four that has the other limit."""
+
+BACK_OFF = 0.875
+"""Of a limit that was refused: what is asked for from then on."""
+
+BARRED_ROUNDS = 512
+"""For so long a refused limit is not tried again."""
+
+OVER_RATIO = 0.05
+"""Calls above the user's latency ceiling that are one too many: it is a ceiling for the 95th percentile."""
+
+TIMEOUTS, TIMEOUTS_RATIO = 2, 0.1
+"""Calls that timed out within a round, and their share of those that ended, that cut the limit at once."""
+
+Mode = Literal["start", "steady"]
+Reason = Literal[
+    "doubled",
+    "halved",
+    "settled",
+    "raised",
+    "lowered",
+    "refused",
+    "timed_out",
+    "latency_ceiling",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What calls that began in a round came to."""
+
+    limit: int = 0
+    """How many calls might run at once."""
+    calls: int = 0
+    answers: int = 0
+    lasted_s: float = 0.0
+    """All of them together."""
+    squares_s2: float = 0.0
+    """Of how long each lasted, added up: how much that varies."""
+    over: int = 0
+    """Longer than the user's latency ceiling."""
+    rounds: int = 1
+
+    def __add__(self, other: "Tally") -> "Tally":
+        """Return both together, if they are of one limit; else the other alone."""
+        if self.limit != other.limit:
+            return other
+        return Tally(
+            limit=self.limit,
+            calls=self.calls + other.calls,
+            answers=self.answers + other.answers,
+            lasted_s=self.lasted_s + other.lasted_s,
+            squares_s2=self.squares_s2 + other.squares_s2,
+            over=self.over + other.over,
+            rounds=self.rounds + other.rounds,
+        )
+
+    @property
+    def enough(self) -> bool:
+        """Whether it may decide anything."""
+        return self.calls >= ENOUGH and self.lasted_s > 0
+
+    @property
+    def mean_s(self) -> float:
+        """How long a call took; infinity of none."""
+        return self.lasted_s / self.calls if self.calls else math.inf
+
+    @property
+    def variance(self) -> float:
+        """The square of the relative standard error of `mean_s`."""
+        return max(0.0, self.squares_s2 * self.calls / self.lasted_s**2 - 1) / self.calls
+
+    @property
+    def per_s(self) -> float:
+        """Goodput: answers per second with all of the limit in use."""
+        return self.limit * self.answers / self.lasted_s if self.lasted_s else 0.0
+
+    @property
+    def utility(self) -> float:
+        """What the limit is worth, as a logarithm."""
+        return math.log(self.per_s) - EXPONENT * math.log(self.limit) if self.answers else -math.inf
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether more than a twentieth was above the user's latency ceiling."""
+        return self.over > OVER_RATIO * self.calls
+
+
+NOTHING = Tally()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tries:
+    """What a limit came to when it was tried, and what `kept` came to in the rounds before each try.
+
+    In pairs: the load of a server moves with what others do, and a try may be compared with nothing older.
+    """
+
+    tried: Tally = NOTHING
+    base: Tally = NOTHING
+
+    def and_then(self, tried: Tally, base: Tally) -> "Tries":
+        """Return all tries with another one."""
+        return Tries(tried=self.tried + tried, base=self.base + base)
+
+
+UNTRIED = Tries()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is known of an endpoint. `limit` is asked for now: `kept`, or a try of another."""
+
+    most: int
+    kept: int
+    limit: int
+    mode: Mode = "start"
+    first_s: float | None = None
+    """The latency of the first limit that was measured."""
+    best: Tally = NOTHING
+    """The limit before the last doubling or halving."""
+    base: Tally = NOTHING
+    """Of `kept`: since it was doubled or halved; when steady, in the rounds before the next try."""
+    up: Tries = UNTRIED
+    down: Tries = UNTRIED
+    barred: int | None = None
+    """A limit that was refused."""
+    barred_rounds: int = 0
+
+
+def begin(most: int) -> State:
+    """Return the state of an endpoint of which nothing is known."""
+    first = min(FIRST, most)
+    return State(most=most, kept=first, limit=first)
+
+
+def step(limit: int) -> int:
+    """Return how far the next limit up or down is: a quarter for 16 calls, an eighth for 256.
+
+    Less than in proportion: of several workers that try together those with many calls change their share less than
+    those with few, and so come closer to each other.
+    """
+    return max(1, round(0.5 * limit**0.75))
+
+
+def after_round(state: State, tally: Tally, *, index: int, full: bool) -> tuple[State, Reason | None]:
+    """Return the state for the next round, and why `kept` changed, if it did.
+
+    `index` is the number of the round that ended, by the wall clock; `tally` is of the calls that began in the round
+    before it. `full`: all slots were in use; without a backlog nothing is learnt.
+    """
+    if state.barred is not None:
+        left = state.barred_rounds - 1
+        state = replace(state, barred=state.barred if left > 0 else None, barred_rounds=max(0, left))
+    if not full:
+        return _for_next(replace(state, base=NOTHING, up=UNTRIED, down=UNTRIED), index), None
+    if state.mode == "start":
+        return _start(state, tally, index)
+    return _steady(state, tally, index)
+
+
+def refused(state: State, limit: int, reason: Reason) -> tuple[State, Reason | None]:
+    """Return the state after calls were refused or timed out while `limit` ran: less is asked for from now on."""
+    kept = max(1, min(state.kept, int(limit * BACK_OFF)))
+    state = replace(
+        settled(state, kept), barred=max(kept + 1, min(limit, state.barred or limit)), barred_rounds=BARRED_ROUNDS
+    )
+    return state, reason
+
+
+def too_many(timeouts: int, others: int) -> bool:
+    """Return whether timeouts of a round mean that too much is asked for: two, and a tenth of the calls that ended.
+
+    One call in a thousand that hangs says nothing of the load.
+    """
+    return timeouts >= TIMEOUTS and timeouts >= TIMEOUTS_RATIO * (timeouts + others)
+
+
+def settled(state: State, kept: int) -> State:
+    """Return the state that keeps a limit, with nothing measured of it."""
+    return replace(state, mode="steady", kept=kept, limit=kept, base=NOTHING, up=UNTRIED, down=UNTRIED)
+
+
+def period_s(mean_s: float, now_s: float = 0.0) -> float:
+    """Return the length of a round: a power of two, at least two and a half latencies; `now_s`, as long as that fits.
+
+    A power of two, so that workers that see the same latency cut the same rounds, and rounds of another length begin
+    with one of them.
+    """
+    if now_s and now_s >= 2.5 * mean_s > 0.35 * now_s:
+        return now_s
+    return max(SHORTEST_S, 2.0 ** math.ceil(math.log2(2.5 * mean_s))) if mean_s > 0 else SHORTEST_S
+
+
+def _start(state: State, tally: Tally, index: int) -> tuple[State, Reason | None]:
+    """Double while goodput follows; where the first doubling brought nothing, halve while it does not fall."""
+    if tally.limit != state.limit:
+        return state, None
+    base = state.base + tally
+    state = replace(state, base=base)
+    if not base.enough:
+        return state, None
+    if base.too_slow:
+        return _for_next(settled(state, max(1, state.limit // 2)), index), "latency_ceiling"
+    best, first_s = state.best, state.first_s or base.mean_s
+    if best.limit and base.utility <= best.utility:
+        if best.limit == min(FIRST, state.most) < base.limit and best.limit > 1:
+            return _wider(state, best, max(1, best.limit // 2), first_s), "halved"
+        return _for_next(settled(state, best.limit), index), "settled"
+    if base.limit < best.limit:
+        if base.limit > 1:
+            return _wider(state, base, base.limit // 2, first_s), "halved"
+        return _for_next(settled(state, base.limit), index), "settled"
+    follows = base.per_s >= FOLLOWS * best.per_s and base.mean_s < CROWDED * first_s
+    wider = min(2 * state.limit, _ceiling(state))
+    if not follows or wider <= state.limit:
+        return _for_next(settled(state, state.limit), index), "settled"
+    return _wider(state, base, wider, first_s), "doubled"
+
+
+def _wider(state: State, best: Tally, limit: int, first_s: float) -> State:
+    return replace(state, kept=limit, limit=limit, first_s=first_s, best=best, base=NOTHING)
+
+
+def _ceiling(state: State) -> int:
+    return state.most if state.barred is None else min(state.most, state.barred - 1)
+
+
+def _steady(state: State, tally: Tally, index: int) -> tuple[State, Reason | None]:
+    """Try a little more, then a little less, and keep what is better."""
+    judged = index - 1
+    reason: Reason | None = None
+    if judged % ROUNDS < TRIED and tally.limit == state.kept:
+        state = replace(state, base=state.base + tally)
+        if state.base.enough and state.base.too_slow:
+            state, reason = settled(state, max(1, state.kept - step(state.kept))), "latency_ceiling"
+    elif judged % ROUNDS == TRIED:
+        state, reason = _compared(state, tally, up=_is_up(judged))
+    return _for_next(state, index), reason
+
+
+def _compared(state: State, tally: Tally, *, up: bool) -> tuple[State, Reason | None]:
+    """Return the state after a try: with the better limit, if it is clear by now which that is."""
+    if tally.limit != _other(state, up=up) or state.base.limit != state.kept:
+        return replace(state, base=NOTHING), None
+    tries = (state.up if up else state.down).and_then(tally, state.base)
+    state = replace(state, base=NOTHING)
+    verdict = _verdict(tries)
+    if verdict is True and tally.limit != state.kept:
+        return settled(state, tally.limit), "raised" if up else "lowered"
+    if verdict is not None:
+        tries = UNTRIED
+    return (replace(state, up=tries) if up else replace(state, down=tries)), None
+
+
+def _verdict(tries: Tries) -> bool | None:
+    """Return whether the limit that was tried is the better one; None when that is not clear yet."""
+    tried, base = tries.tried, tries.base
+    if not tried.enough or not base.enough:
+        return None
+    gain = tried.utility - base.utility
+    doubt = SURE * math.sqrt(tried.variance + base.variance)
+    if tried.too_slow or gain < -doubt:
+        return False
+    return gain > 0 if gain > doubt or tried.rounds >= TRIES else None
+
+
+def _is_up(index: int) -> bool:
+    return index // ROUNDS % 2 == 0
+
+
+def _other(state: State, *, up: bool) -> int:
+    if up:
+        return min(state.kept + step(state.kept), max(state.kept, _ceiling(state)))
+    return max(1, state.kept - step(state.kept))
+
+
+def _for_next(state: State, index: int) -> State:
+    """Return the state with the limit of the round that begins."""
+    tries = state.mode == "steady" and (index + 1) % ROUNDS == TRIED
+    return replace(state, limit=_other(state, up=_is_up(index + 1)) if tries else state.kept)
