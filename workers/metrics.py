@@ -94,6 +94,16 @@ CALL_S = _histogram(
 )
 CALLS_RUNNING = _gauge("penstock_model_calls_running", "Calls running now", "model", "endpoint")
 SLOTS = _gauge("penstock_model_slots", "Calls that may run at once now; 429 and 503 lower it", "model", "endpoint")
+SLOTS_FOUND = _gauge(
+    "penstock_model_slots_found", "With `max_in_flight: auto`: the slots it keeps to between tries", "model", "endpoint"
+)
+SLOTS_CHANGED = _counter(
+    "penstock_model_slots_changes_total",
+    "With `max_in_flight: auto`: changes of what it keeps to, by reason",
+    "model",
+    "endpoint",
+    "reason",
+)
 RETRIES = _counter("penstock_model_retries_total", "Attempts after the first", "model", "reason")
 RETRIES_REFUSED = _counter(
     "penstock_model_retries_refused_total", "Further attempts that the retry budget did not allow", "model"

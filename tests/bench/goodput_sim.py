@@ -327,7 +327,10 @@ def fixed_figures(name: str, limit: int, seed: int) -> tuple[float, float]:
 
 def best_fixed(name: str, seed: int) -> tuple[int, float, float]:
     """Return the fixed limit with the highest goodput, the smallest within 0.5 % of it; its goodput and its P99."""
-    tried = {limit: fixed_figures(name, limit, seed) for limit in (1, 2, 3, 4, 6, 8, 12, 16, 32, 48, 64, 96, 128, 192, 256, 320, 512)}
+    tried = {
+        limit: fixed_figures(name, limit, seed)
+        for limit in (1, 2, 3, 4, 6, 8, 12, 16, 32, 48, 64, 96, 128, 192, 256, 320, 512)
+    }
     most = max(per_s for per_s, _ in tried.values())
     limit = min(limit for limit, (per_s, _) in tried.items() if per_s >= 0.995 * most)
     return limit, *tried[limit]
@@ -360,7 +363,8 @@ def main() -> None:
             kept = [endpoint.auto.state.kept for endpoint in one.endpoints if endpoint.auto]
             print(
                 f"| {name} | {workers} | {limit} | {100 * sum(rates) / best_per_s:.1f} | {p99_s(every) / best_p99_s:.2f}"
-                f" | {100 * early / best_per_s:.0f} | {jain(rates):.2f} | {kept} |", flush=True
+                f" | {100 * early / best_per_s:.0f} | {jain(rates):.2f} | {kept} |",
+                flush=True,
             )
             if asked.trace:
                 for seen in one.seen:

@@ -78,7 +78,7 @@ async def _asked(name: str, task: TaskSettings, of: tuple[str, ModelSettings], p
     endpoint = model.all_endpoints()[place]
     about = f"model {called} at {endpoint.url} for {name}"
     # A client probes the first of its endpoints: each gets a client of its own.
-    only = model.model_copy(update={"url": None, "max_in_flight": None, "endpoints": [endpoint]})
+    only = model.with_endpoints([endpoint])
     client = Client(called, only)
     compiled = compile_task(name, task, client, only)
     ask = ask_of(name, task, only)
@@ -141,12 +141,17 @@ def of_the_server(card: Card, model: ModelSettings) -> Iterator[str]:
     """Yield what is worth knowing of what the server says of itself."""
     if card.context_tokens is not None:
         yield f"a context of {card.context_tokens:,} tokens for prompt and answer (max_tokens {model.max_tokens})"
-    slots = slots_of(model)
     if card.slots is not None:
-        fewer = f", fewer than max_in_flight {slots}: the others wait there, or are refused"
-        yield f"it works on {card.slots} requests at a time{fewer if card.slots < slots else ''}"
+        yield f"it works on {card.slots} requests at a time{_too_few(card.slots, model)}"
     if card.running is not None and card.waiting is not None:
         yield f"now it runs {card.running} requests, and {card.waiting} wait"
+
+
+def _too_few(server_slots: int, model: ModelSettings) -> str:
+    slots = slots_of(model)
+    if server_slots >= slots or model.finds_slots:
+        return ""
+    return f", fewer than max_in_flight {slots}: the others wait there, or are refused"
 
 
 def _is_json(text: str) -> bool:

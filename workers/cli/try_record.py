@@ -187,9 +187,7 @@ async def _outcome(trial: Trial, record: Record, settings: Settings, wanted: Wan
     except Reject as error:
         return Rejected(error)
     endpoints = [trial.model.all_endpoints()[trial.place]]
-    client = Client(
-        task.model.name, trial.model.model_copy(update={"url": None, "max_in_flight": None, "endpoints": endpoints})
-    )
+    client = Client(task.model.name, trial.model.with_endpoints(endpoints))
     ask = ask_of(task.name, task.settings, trial.model)
     trial.system, trial.endpoint = ask.system, client.first_endpoint
     began_s = clock.monotonic_s()

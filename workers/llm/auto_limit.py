@@ -109,7 +109,8 @@ class AutoLimit:
         self._ends_at_s = began_s + self._period_s
         self._ended = self._timeouts = 0
         self._before = self._now
-        self._now = _Cohort(now_s, began_s + COUNTED * self._period_s, self.state.limit)
+        counted_to_s = max(began_s + COUNTED * self._period_s, self._ends_at_s - mean_s)
+        self._now = _Cohort(now_s, counted_to_s, self.state.limit)
 
     def _decide(self, decided: tuple[State, Reason | None], tally: Tally) -> None:
         before, (self.state, reason) = self.state, decided

@@ -13,10 +13,12 @@ from aiohttp.abc import AbstractResolver
 from workers.clock import monotonic_s
 from workers.errors import BadAnswer, Busy, DeadlineOver, NoAnswer, Stale, Unavailable
 from workers.llm.admission import Admission
+from workers.llm.auto_limit import AutoLimit
 from workers.llm.backoff import retry_s
 from workers.llm.breaker import Breaker
 from workers.llm.dialects import Card, Completion
 from workers.llm.endpoint import Endpoint, Grant
+from workers.llm.goodput import Reason, State, Tally
 from workers.llm.series import Series
 from workers.llm.server import Server
 from workers.llm.transport import Target
@@ -61,7 +63,12 @@ class Client:
             to = self._server.target(endpoint.url)
             breaker = Breaker(settings.breaker, partial(self._on_change, to.label))
             self._targets.append(to)
-            self._endpoints.append(Endpoint(index, to.label, endpoint.max_in_flight, breaker))
+            auto = None
+            if endpoint.max_in_flight == "auto":
+                auto = AutoLimit(
+                    endpoint.most_slots, endpoint.latency_ceiling_s, partial(self._on_slots_changed, to.label)
+                )
+            self._endpoints.append(Endpoint(index, to.label, endpoint.most_slots, breaker, auto=auto))
         self._admission = Admission(self._endpoints)
         self._waking: set[asyncio.Task[None]] = set()
 
@@ -289,6 +296,21 @@ class Client:
             _log.warning("breaker_opened", model=self.name, endpoint=endpoint, reason=reason, why=why)
         elif new == pybreaker.STATE_CLOSED:
             _log.info("breaker_closed", model=self.name, endpoint=endpoint)
+
+    def _on_slots_changed(self, endpoint: str, reason: Reason, before: State, after: State, measured: Tally) -> None:
+        """Count and log a change of the slots that `auto` keeps to, with what it was decided by."""
+        self._series.slots_changed(endpoint, reason)
+        _log.info(
+            "slots_changed",
+            model=self.name,
+            endpoint=endpoint,
+            reason=reason,
+            slots=after.kept,
+            before=before.kept,
+            measured_slots=measured.limit,
+            per_s=round(measured.per_s, 1),
+            mean_s=round(measured.mean_s, 3) if measured.calls else None,
+        )
 
 
 def _reply(said: Completion, to: Target, latency_s: float, *, attempts: int) -> Reply:

@@ -47,9 +47,7 @@ class Endpoint:
     `waking`: somebody warms it up, nobody else may ask. `last_used_s`: when a call last began or ended.
     """
 
-    def __init__(
-        self, index: int, label: str, slots: int, breaker: Breaker, *, auto: AutoLimit | None = None
-    ) -> None:
+    def __init__(self, index: int, label: str, slots: int, breaker: Breaker, *, auto: AutoLimit | None = None) -> None:
         self.index = index
         self.label = label
         self.slots = slots if auto is None else auto.limit

@@ -1,8 +1,7 @@
 """HOW MANY CALLS AT ONCE, where nobody said: what a round measured -> the limit of the next. Plain decisions.
 
-The best limit is the one with the highest `G / N**EXPONENT`, G the answers per second with N calls at once: more calls
-are worth it while goodput still rises by a tenth as much as they do. Past the knee of a server that batches, goodput
-hardly moves and latency is what grows; before it, latency grows too, and goodput follows.
+More calls are worth it while goodput still rises by a tenth as much as they do (`WORTH`). Past the knee of a server
+that batches, goodput hardly moves and latency is what grows; before it latency grows too, and goodput follows.
 
 Goodput is not counted, which with few answers, or answers that come in batches, is mostly noise. It is N times the
 answers per second of a slot in use (Little's law).
@@ -15,9 +14,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-EXPONENT = 0.1
-"""What a limit must earn: 10 % more calls at once for 1 % more answers. On an H200 with vLLM 0.22.1 goodput rises by
-a sixth of what its calls do up to 256, and falls from there on; 0.25 would stop at 64 of them, with 76 % of it."""
+WORTH, WORTH_AT, WORTH_GROWS = 0.1, 64, 0.25
+"""Of 1 % more calls at once goodput must rise by 0.1 % with 64 of them, by a little more with many: 0.14 % with 256.
+On an H200 with vLLM 0.22.1 it rises by 0.2 % up to 256 and falls from there on; 0.25 would stop at 64, with 76 % of the
+answers. A little more with many, so that of several workers on one server those with many calls give up first."""
 
 FIRST = 4
 """Where a search begins: what a small server runs at once."""
@@ -31,7 +31,7 @@ CROWDED = 1.75
 ENOUGH = 16
 """Calls before anything is decided."""
 
-SURE = 1.5
+SURE = 1.25
 """Standard errors of a difference that decide."""
 
 TRIES = 8
@@ -104,7 +104,7 @@ class Tally:
     @property
     def enough(self) -> bool:
         """Whether it may decide anything."""
-        return self.calls >= ENOUGH and self.lasted_s > 0
+        return self.calls >= ENOUGH and self.per_s > 0
 
     @property
     def mean_s(self) -> float:
@@ -123,8 +123,10 @@ class Tally:
 
     @property
     def utility(self) -> float:
-        """What the limit is worth, as a logarithm."""
-        return math.log(self.per_s) - EXPONENT * math.log(self.limit) if self.answers else -math.inf
+        """What the limit is worth: the logarithm of its goodput, less what so many calls must earn."""
+        if not self.per_s:
+            return -math.inf
+        return math.log(self.per_s) - WORTH / WORTH_GROWS * math.pow(self.limit / WORTH_AT, WORTH_GROWS)
 
     @property
     def too_slow(self) -> bool:
@@ -169,6 +171,8 @@ class State:
     """Of `kept`: since it was doubled or halved; when steady, in the rounds before the next try."""
     up: Tries = UNTRIED
     down: Tries = UNTRIED
+    stride: int = 1
+    """Steps up at once: two after one that was worth it. The larger step is the clearer one."""
     barred: int | None = None
     """A limit that was refused."""
     barred_rounds: int = 0
@@ -186,7 +190,7 @@ def step(limit: int) -> int:
     Less than in proportion: of several workers that try together those with many calls change their share less than
     those with few, and so come closer to each other.
     """
-    return max(1, round(0.5 * limit**0.75))
+    return max(1, round(0.5 * math.pow(limit, 0.75)))
 
 
 def after_round(state: State, tally: Tally, *, index: int, full: bool) -> tuple[State, Reason | None]:
@@ -224,7 +228,7 @@ def too_many(timeouts: int, others: int) -> bool:
 
 def settled(state: State, kept: int) -> State:
     """Return the state that keeps a limit, with nothing measured of it."""
-    return replace(state, mode="steady", kept=kept, limit=kept, base=NOTHING, up=UNTRIED, down=UNTRIED)
+    return replace(state, mode="steady", kept=kept, limit=kept, base=NOTHING, up=UNTRIED, down=UNTRIED, stride=1)
 
 
 def period_s(mean_s: float, now_s: float = 0.0) -> float:
@@ -242,30 +246,32 @@ def _start(state: State, tally: Tally, index: int) -> tuple[State, Reason | None
     """Double while goodput follows; where the first doubling brought nothing, halve while it does not fall."""
     if tally.limit != state.limit:
         return state, None
-    base = state.base + tally
-    state = replace(state, base=base)
-    if not base.enough:
+    state = replace(state, base=state.base + tally)
+    if not state.base.enough:
         return state, None
-    if base.too_slow:
+    if state.base.too_slow:
         return _for_next(settled(state, max(1, state.limit // 2)), index), "latency_ceiling"
-    best, first_s = state.best, state.first_s or base.mean_s
-    if best.limit and base.utility <= best.utility:
-        if best.limit == min(FIRST, state.most) < base.limit and best.limit > 1:
-            return _wider(state, best, max(1, best.limit // 2), first_s), "halved"
+    state = replace(state, first_s=state.first_s or state.base.mean_s)
+    following = _following(state, state.base, state.best)
+    if following is None:
+        best = max(state.base, state.best, key=lambda one: (one.utility, -one.limit))
         return _for_next(settled(state, best.limit), index), "settled"
-    if base.limit < best.limit:
-        if base.limit > 1:
-            return _wider(state, base, base.limit // 2, first_s), "halved"
-        return _for_next(settled(state, base.limit), index), "settled"
-    follows = base.per_s >= FOLLOWS * best.per_s and base.mean_s < CROWDED * first_s
-    wider = min(2 * state.limit, _ceiling(state))
-    if not follows or wider <= state.limit:
-        return _for_next(settled(state, state.limit), index), "settled"
-    return _wider(state, base, wider, first_s), "doubled"
+    best = state.base if state.base.utility > state.best.utility else state.best
+    reason: Reason = "doubled" if following > best.limit else "halved"
+    return replace(state, kept=following, limit=following, best=best, base=NOTHING), reason
 
 
-def _wider(state: State, best: Tally, limit: int, first_s: float) -> State:
-    return replace(state, kept=limit, limit=limit, first_s=first_s, best=best, base=NOTHING)
+def _following(state: State, base: Tally, best: Tally) -> int | None:
+    """Return the limit to measure after `base`, None when the search is over."""
+    worse = base.utility <= best.utility
+    if base.limit < best.limit:  # on its way down
+        return None if worse or base.limit == 1 else base.limit // 2
+    if worse:  # the first step up brought nothing
+        down = best.limit == min(FIRST, state.most) < base.limit and best.limit > 1
+        return best.limit // 2 if down else None
+    follows = base.per_s >= FOLLOWS * best.per_s and base.mean_s < CROWDED * (state.first_s or math.inf)
+    wider = min(2 * base.limit, _ceiling(state))
+    return wider if follows and wider > base.limit else None
 
 
 def _ceiling(state: State) -> int:
@@ -293,16 +299,16 @@ def _compared(state: State, tally: Tally, *, up: bool) -> tuple[State, Reason | 
     state = replace(state, base=NOTHING)
     verdict = _verdict(tries)
     if verdict is True and tally.limit != state.kept:
-        return settled(state, tally.limit), "raised" if up else "lowered"
+        return replace(settled(state, tally.limit), stride=2 if up else 1), "raised" if up else "lowered"
     if verdict is not None:
-        tries = UNTRIED
+        tries, state = UNTRIED, replace(state, stride=1 if up else state.stride)
     return (replace(state, up=tries) if up else replace(state, down=tries)), None
 
 
 def _verdict(tries: Tries) -> bool | None:
     """Return whether the limit that was tried is the better one; None when that is not clear yet."""
     tried, base = tries.tried, tries.base
-    if not tried.enough or not base.enough:
+    if tried.calls < ENOUGH or not base.enough:
         return None
     gain = tried.utility - base.utility
     doubt = SURE * math.sqrt(tried.variance + base.variance)
@@ -317,7 +323,7 @@ def _is_up(index: int) -> bool:
 
 def _other(state: State, *, up: bool) -> int:
     if up:
-        return min(state.kept + step(state.kept), max(state.kept, _ceiling(state)))
+        return min(state.kept + state.stride * step(state.kept), max(state.kept, _ceiling(state)))
     return max(1, state.kept - step(state.kept))
 
 

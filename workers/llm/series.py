@@ -6,6 +6,7 @@ from functools import partial
 import pybreaker
 
 from workers import metrics
+from workers.llm.auto_limit import AutoLimit
 from workers.llm.endpoint import Endpoint
 from workers.records import Reply
 
@@ -29,6 +30,8 @@ class Series:
             metrics.CALLS_RUNNING.labels(*labels).set_function(partial(_running, endpoint))
             metrics.SLOTS.labels(*labels).set_function(partial(_slots, endpoint))
             metrics.BREAKER_STATE.labels(*labels).set_function(partial(_state, endpoint))
+            if endpoint.auto is not None:
+                metrics.SLOTS_FOUND.labels(*labels).set_function(partial(_found, endpoint.auto))
 
     def answered(self, reply: Reply) -> None:
         """Count a call that brought a completion."""
@@ -51,6 +54,10 @@ class Series:
         """Count an attempt that the retry budget did not allow."""
         metrics.RETRIES_REFUSED.labels(self._model).inc()
 
+    def slots_changed(self, endpoint: str, reason: str) -> None:
+        """Count a change of the slots that `auto` keeps to."""
+        metrics.SLOTS_CHANGED.labels(self._model, endpoint, reason).inc()
+
     def opened(self, endpoint: str, reason: str) -> None:
         """Count a breaker that opened."""
         metrics.BREAKER_OPENED.labels(self._model, endpoint, reason).inc()
@@ -62,6 +69,10 @@ def _running(endpoint: Endpoint) -> float:
 
 def _slots(endpoint: Endpoint) -> float:
     return endpoint.limit
+
+
+def _found(auto: AutoLimit) -> float:
+    return auto.state.kept
 
 
 def _state(endpoint: Endpoint) -> float:

@@ -177,7 +177,10 @@ class TaskSettings(Strict):
     order: Literal["key", "partition", "none"] = Field(
         default="key", description="what is worked on one after the other"
     )
-    max_in_flight: Count = Field(default=512, description="records delivered and not finished")
+    max_in_flight: Count | None = Field(
+        default=None,
+        description="records delivered and not finished; unset 512, and where slots are `auto` 4 x the most of them",
+    )
     max_span: Count = Field(
         default=10_000, description="offsets between the oldest unfinished record and the newest taken"
     )

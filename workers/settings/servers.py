@@ -34,14 +34,49 @@ class Breaker(Strict):
     connect_failures: Count = Field(default=5, description="connection failures in a row that open it at once")
 
 
-class EndpointSettings(Strict):
+AUTO_MAX = 1_024
+"""Slots that `auto` may reach: past the knee of every server that was measured."""
+
+Slots = Count | Literal["auto"]
+
+
+class _AutoSettings(Strict):
+    """What may stand beside `max_in_flight: auto`."""
+
+    latency_ceiling_s: Seconds | None = Field(
+        default=None,
+        description="beside `max_in_flight: auto`: fewer slots while more than 5 % of the calls take longer",
+    )
+    auto_max: Count | None = Field(
+        default=None, description=f"beside `max_in_flight: auto`: the most slots it may find; {AUTO_MAX:,} when unset"
+    )
+
+    def _only_beside_auto(self, max_in_flight: Slots | None) -> None:
+        for name in ("latency_ceiling_s", "auto_max"):
+            if getattr(self, name) is not None and max_in_flight != "auto":
+                raise FaultAt((name,), "must stand beside `max_in_flight: auto`: fixed slots do not follow it")
+
+
+class EndpointSettings(_AutoSettings):
     """One URL."""
 
     url: str = Field(description="scheme, host and port of the server", examples=["http://vllm-0:8000"])
-    max_in_flight: Count = Field(default=64, description="slots: calls running at the same time")
+    max_in_flight: Slots = Field(
+        default=64, description="slots: calls running at the same time; `auto` finds how many the server is good for"
+    )
+
+    @model_validator(mode="after")
+    def _auto_alone(self) -> "EndpointSettings":
+        self._only_beside_auto(self.max_in_flight)
+        return self
+
+    @property
+    def most_slots(self) -> int:
+        """The slots, or the most that `auto` may find."""
+        return (self.auto_max or AUTO_MAX) if self.max_in_flight == "auto" else self.max_in_flight
 
 
-class ModelSettings(Strict):
+class ModelSettings(_AutoSettings):
     """A model, as one or several endpoints serve it. `url` directly on the model is short for one endpoint."""
 
     dialect: Literal["openai", "vllm", "llamacpp", "tgi", "ollama", "completions", "custom"] = Field(
@@ -65,7 +100,9 @@ class ModelSettings(Strict):
         default=False, description="hold the task when the server says that it ran a model of another name"
     )
     url: str | None = Field(default=None, description="short for one endpoint", examples=["http://vllm-0:8000"])
-    max_in_flight: Count | None = Field(default=None, description="slots of that one endpoint; 64 when unset")
+    max_in_flight: Slots | None = Field(
+        default=None, description="slots of that one endpoint, or `auto`; 64 when unset"
+    )
     endpoints: list[EndpointSettings] = Field(default=[], description="servers of the same model")
     timeout_s: Seconds = Field(default=1.0, description="one call, connection included")
     connect_timeout_s: Seconds = Field(default=0.5, description="one connection attempt, TLS included")
@@ -104,6 +141,7 @@ class ModelSettings(Strict):
             raise ValueError("give either `url` or `endpoints`")
         if self.endpoints and self.max_in_flight is not None:
             raise ValueError("`max_in_flight` belongs on each endpoint when `endpoints` is used")
+        self._only_beside_auto(self.max_in_flight)
         return self
 
     @model_validator(mode="after")
@@ -126,4 +164,21 @@ class ModelSettings(Strict):
         """Return the endpoints, however they were written."""
         if self.url is None:
             return self.endpoints
-        return [EndpointSettings(url=self.url, max_in_flight=self.max_in_flight or 64)]
+        return [
+            EndpointSettings(
+                url=self.url,
+                max_in_flight=self.max_in_flight or 64,
+                latency_ceiling_s=self.latency_ceiling_s,
+                auto_max=self.auto_max,
+            )
+        ]
+
+    @property
+    def finds_slots(self) -> bool:
+        """Whether the slots of any endpoint are `auto`."""
+        return any(endpoint.max_in_flight == "auto" for endpoint in self.all_endpoints())
+
+    def with_endpoints(self, endpoints: list[EndpointSettings]) -> "ModelSettings":
+        """Return the same model behind these endpoints alone."""
+        alone = {"url": None, "max_in_flight": None, "latency_ceiling_s": None, "auto_max": None}
+        return self.model_copy(update={**alone, "endpoints": endpoints})

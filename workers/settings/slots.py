@@ -1,20 +1,36 @@
 """How many calls may run at once: as the configuration says, and as the process's open files allow."""
 
-from workers.settings.model import Settings
-from workers.settings.servers import ModelSettings
+from collections.abc import Mapping
+
+from workers.settings.model import Settings, TaskSettings
+from workers.settings.servers import EndpointSettings, ModelSettings
+
+WINDOW = 512
+"""Records of a task that are taken and not finished, where nobody says how many."""
+
+SLOTS_PER_WINDOW = 4
+"""Of these records some wait for a predecessor of their key; fewer would leave slots idle."""
 
 FILES_BESIDE_SLOTS = 64
 """Open files that no call may take: about 20 at rest (brokers, listener, log, event loop), then probes."""
 
 
 def slots_of(model: ModelSettings) -> int:
-    """Return the slots of all endpoints of a model."""
-    return sum(endpoint.max_in_flight for endpoint in model.all_endpoints())
+    """Return the slots of all endpoints of a model; with `auto` the most that there may be."""
+    return sum(endpoint.most_slots for endpoint in model.all_endpoints())
 
 
 def all_slots(settings: Settings) -> int:
     """Return the slots of all models together."""
     return sum(map(slots_of, settings.models.values()))
+
+
+def window_of(task: TaskSettings, models: Mapping[str, ModelSettings]) -> int:
+    """Return how many records of a task are taken and not finished: enough that slots that are found do not idle."""
+    if task.max_in_flight is not None:
+        return task.max_in_flight
+    found = [slots_of(models[name]) for name in task.all_models() if name in models and models[name].finds_slots]
+    return max([WINDOW, *(SLOTS_PER_WINDOW * slots for slots in found)])
 
 
 def slots_that_fit(open_files: int) -> int:
@@ -37,7 +53,11 @@ def fitted(settings: Settings, open_files: int) -> Settings:
 
 def _cut(model: ModelSettings, share: float) -> ModelSettings:
     cut = [
-        endpoint.model_copy(update={"max_in_flight": max(1, int(endpoint.max_in_flight * share))})
+        endpoint.model_copy(update={_bound(endpoint): max(1, int(endpoint.most_slots * share))})
         for endpoint in model.all_endpoints()
     ]
-    return model.model_copy(update={"url": None, "max_in_flight": None, "endpoints": cut})
+    return model.with_endpoints(cut)
+
+
+def _bound(endpoint: EndpointSettings) -> str:
+    return "auto_max" if endpoint.max_in_flight == "auto" else "max_in_flight"

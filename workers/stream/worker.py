@@ -18,6 +18,7 @@ from workers.log import get_logger
 from workers.loop_lag import watch_loop_lag
 from workers.probes import Probes, set_build_info
 from workers.settings.model import Settings
+from workers.settings.slots import window_of
 from workers.stream import app as faust_app
 from workers.stream import client_tasks, clients, cluster
 from workers.stream.commits import Commits
@@ -193,7 +194,7 @@ class Worker:
 
     def _window(self, task: Task) -> Window:
         return Window(
-            max_in_flight=task.settings.max_in_flight,
+            max_in_flight=window_of(task.settings, self._settings.models),
             max_bytes=self._settings.worker.max_in_flight_bytes // len(self._tasks),
             max_span=task.settings.max_span,
         )

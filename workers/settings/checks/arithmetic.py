@@ -7,7 +7,7 @@ from workers.settings.checks.host import Host
 from workers.settings.model import TaskSettings
 from workers.settings.problems import Problem
 from workers.settings.servers import ModelSettings
-from workers.settings.slots import FILES_BESIDE_SLOTS, all_slots, slots_of, slots_that_fit
+from workers.settings.slots import FILES_BESIDE_SLOTS, SLOTS_PER_WINDOW, all_slots, slots_of, slots_that_fit, window_of
 from workers.settings.source import Loaded
 
 Finding = tuple[tree.Path, str]
@@ -16,7 +16,6 @@ _HEARTBEAT_MAX_S = 3.0  # the consumer's: a third of the session, 3 s at most
 _REBALANCE_MARGIN_S = 10.0  # the consumer's rebalance timeout is drain_s plus this
 _BROKER_SESSION_MIN_S = 6.0  # Kafka's group.min.session.timeout.ms
 _COMMIT_INTERVAL_LONG_S = 5.0
-_SLOTS_PER_WINDOW = 4
 _PARTITION_WINDOW_LARGE = 256
 _EVERYWHERE = {"0.0.0.0", "::", "[::]"}  # noqa: S104 - looked for, to warn about it
 
@@ -91,18 +90,19 @@ def _tasks(loaded: Loaded) -> Iterator[Finding]:
                 ("worker", "drain_s"),
                 f"shorter than one call (timeout_s: {model.timeout_s:g}): a stop cuts calls off",
             )
-        yield from _window((*at, "max_in_flight"), task, model)
+        window = window_of(task, loaded.settings.models)
+        yield from _window((*at, "max_in_flight"), task, model, window)
 
 
-def _window(at: tree.Path, task: TaskSettings, model: ModelSettings) -> Iterator[Finding]:
+def _window(at: tree.Path, task: TaskSettings, model: ModelSettings, window: int) -> Iterator[Finding]:
     slots = slots_of(model)
     if task.order == "partition":
-        if "max_in_flight" in task.model_fields_set and task.max_in_flight > _PARTITION_WINDOW_LARGE:
+        if task.max_in_flight is not None and window > _PARTITION_WINDOW_LARGE:
             yield at, "`order: partition` works on one record of a partition at a time: the others only fill memory"
-    elif task.max_in_flight < _SLOTS_PER_WINDOW * slots:
-        yield at, f"{task.max_in_flight}, less than {_SLOTS_PER_WINDOW} x the {slots} slots of its model: slots idle"
-    elif model.batch is not None and task.max_in_flight < (full := slots * model.batch.max_records):
-        yield at, f"{task.max_in_flight}, and {full} records fill its model's batches: calls go out late and half empty"
+    elif window < SLOTS_PER_WINDOW * slots:
+        yield at, f"{window}, less than {SLOTS_PER_WINDOW} x the {slots} slots of its model: slots idle"
+    elif model.batch is not None and window < (full := slots * model.batch.max_records):
+        yield at, f"{window}, and {full} records fill its model's batches: calls go out late and half empty"
 
 
 def _mib(size_bytes: int) -> str:
