@@ -17,6 +17,7 @@ from tests.support.wire import make_task
 from workers.records import Outgoing
 from workers.settings.model import Kafka, Settings, Worker
 from workers.settings.servers import ModelSettings
+from workers.settings.slots import window_of
 from workers.stream.commits import Commits
 from workers.stream.intake import Feed, Intake
 from workers.stream.lane import Lane
@@ -200,7 +201,7 @@ class Rig:
         settings = rig_settings(self.kafka, self.worker)
         self.lane_task = replace(memory_task(self.model, **self.task), **self.compiled)
         limits = self.lane_task.settings
-        window = Window(max_in_flight=limits.max_in_flight, max_bytes=1 << 24, max_span=limits.max_span)
+        window = Window(max_in_flight=window_of(limits, {}), max_bytes=1 << 24, max_span=limits.max_span)
         self.window = window
         self.failures: list[Exception] = []
         self.lane = Lane(self.lane_task, window, self.sink, self.failures.append)

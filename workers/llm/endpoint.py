@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from workers.errors import Busy, PenstockError, TimedOut
+from workers.errors import BadAnswer, Busy, PenstockError, TimedOut
 from workers.llm.auto_limit import IN_USE_RATIO, AutoLimit
 from workers.llm.backoff import cool_down_s
 from workers.llm.breaker import DOUBT, Breaker
@@ -136,8 +136,10 @@ class Endpoint:
         fresh = fresh and self.breaker.closed
         if fresh:
             self._refusals += 1
-            if self.auto is not None and self._refusals == 1:  # more of them in a row are an outage's
+            if self.auto is not None and self._refusals == 1:
                 self.auto.refused(self.limit, "refused")
+            elif self.auto is not None and self._refusals == OUTAGE_REFUSALS:
+                self.auto.outage()
             self._cut(now_s)
             self._quick_below = self.limit if self._refusals < OUTAGE_REFUSALS else self.slots
         pause_s = error.retry_after_s
@@ -152,16 +154,18 @@ class Endpoint:
         self._cut_at_s = now_s
 
     def _follow(self, auto: AutoLimit, grant: Grant, error: PenstockError | None, now_s: float) -> None:
-        """Tell of a call that ended, and take the limit that follows from it."""
+        """Tell of a call that ended, and have the slots that follow from it."""
+        full = self.in_use + 1 >= IN_USE_RATIO * self.slots
         if grant.trial and error is None:
+            auto.outage()
             self.limit, self._quick_below = 1, self.slots
-        if isinstance(error, TimedOut) and self.breaker.closed and grant.began_s >= self._cut_at_s:
-            if auto.timed_out():
+        elif isinstance(error, TimedOut) and self.breaker.closed and grant.began_s >= self._cut_at_s:
+            if auto.timed_out(grant.began_s, now_s, full=full):
                 auto.refused(self.limit, "timed_out")
                 self._cut(now_s)
         elif not isinstance(error, Busy):
-            full = self.in_use + 1 >= IN_USE_RATIO * self.slots
-            auto.ended(grant.began_s, now_s, answered=error is None, full=full)
+            answered = error is None or isinstance(error, BadAnswer)
+            auto.ended(grant.began_s, now_s, answered=answered, full=full)
         if auto.limit != self.slots:
             self._resize(auto.limit)
 

@@ -19,6 +19,10 @@ WORTH, WORTH_AT, WORTH_GROWS = 0.1, 64, 0.25
 On an H200 with vLLM 0.22.1 it rises by 0.2 % up to 256 and falls from there on; 0.25 would stop at 64, with 76 % of the
 answers. A little more with many, so that of several workers on one server those with many calls give up first."""
 
+WORTH_FEW = 0.8
+"""Divided by the calls, what goodput must rise by in addition: 0.2 % with four. A server that batches gives much more
+for the first calls; one that works on one or four at a time gives nothing, and each more waits a whole latency."""
+
 FIRST = 4
 """Where a search begins: what a small server runs at once."""
 
@@ -31,14 +35,20 @@ CROWDED = 1.75
 ENOUGH = 16
 """Calls before anything is decided."""
 
-SURE = 1.25
+SURE = 1.5
 """Standard errors of a difference that decide."""
 
-TRIES = 8
-"""Of one limit that decided nothing: then they begin anew, the load may be another."""
+TRIES = 12
+"""Of one limit without a clear result: then the less clear one decides."""
 
 SHORTEST_S = 0.5
 """A shorter round is more of timers than of calls."""
+
+LATENCIES = 2.5
+"""Of a round: calls begin in one and a half, and end in the last one."""
+
+SHRINKS = 0.35
+"""A round stays as long as it is until so much of it would be enough: not to change at each turn."""
 
 ROUNDS = 4
 """Of one try: as it was, as it was, the other limit, as it was."""
@@ -67,6 +77,7 @@ Reason = Literal[
     "lowered",
     "refused",
     "timed_out",
+    "restored",
     "latency_ceiling",
 ]
 
@@ -86,13 +97,12 @@ class Tally:
     over: int = 0
     """Longer than the user's latency ceiling."""
     rounds: int = 1
+    """How many it is made of."""
 
     def __add__(self, other: "Tally") -> "Tally":
-        """Return both together, if they are of one limit; else the other alone."""
-        if self.limit != other.limit:
-            return other
+        """Return both together. They are of one limit, or one of them is of nothing."""
         return Tally(
-            limit=self.limit,
+            limit=other.limit,
             calls=self.calls + other.calls,
             answers=self.answers + other.answers,
             lasted_s=self.lasted_s + other.lasted_s,
@@ -126,7 +136,8 @@ class Tally:
         """What the limit is worth: the logarithm of its goodput, less what so many calls must earn."""
         if not self.per_s:
             return -math.inf
-        return math.log(self.per_s) - WORTH / WORTH_GROWS * math.pow(self.limit / WORTH_AT, WORTH_GROWS)
+        many = WORTH / WORTH_GROWS * math.pow(self.limit / WORTH_AT, WORTH_GROWS)
+        return math.log(self.per_s) - many + WORTH_FEW / self.limit
 
     @property
     def too_slow(self) -> bool:
@@ -134,7 +145,7 @@ class Tally:
         return self.over > OVER_RATIO * self.calls
 
 
-NOTHING = Tally()
+NOTHING = Tally(rounds=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +159,9 @@ class Tries:
     base: Tally = NOTHING
 
     def and_then(self, tried: Tally, base: Tally) -> "Tries":
-        """Return all tries with another one."""
+        """Return all tries with another one; that alone when it was of another limit."""
+        if tried.limit != self.tried.limit:
+            return Tries(tried=tried, base=base)
         return Tries(tried=self.tried + tried, base=self.base + base)
 
 
@@ -193,37 +206,42 @@ def step(limit: int) -> int:
     return max(1, round(0.5 * math.pow(limit, 0.75)))
 
 
-def after_round(state: State, tally: Tally, *, index: int, full: bool) -> tuple[State, Reason | None]:
-    """Return the state for the next round, and why `kept` changed, if it did.
+def after_round(state: State, tally: Tally, *, judged: int, begins: int, full: bool) -> tuple[State, Reason | None]:
+    """Return the state for the round that begins, and why `kept` changed, if it did.
 
-    `index` is the number of the round that ended, by the wall clock; `tally` is of the calls that began in the round
-    before it. `full`: all slots were in use; without a backlog nothing is learnt.
+    `judged` and `begins` are numbers of rounds, by the wall clock; `tally` is of the calls that began in `judged`.
+    `full`: the slots were in use; without a backlog nothing is learnt, and nothing tried.
     """
     if state.barred is not None:
         left = state.barred_rounds - 1
         state = replace(state, barred=state.barred if left > 0 else None, barred_rounds=max(0, left))
     if not full:
-        return _for_next(replace(state, base=NOTHING, up=UNTRIED, down=UNTRIED), index), None
+        return replace(state, limit=state.kept, base=NOTHING, up=UNTRIED, down=UNTRIED), None
     if state.mode == "start":
-        return _start(state, tally, index)
-    return _steady(state, tally, index)
+        return _start(state, tally)
+    state, reason = _steady(state, tally, judged)
+    tries = begins % ROUNDS == TRIED
+    return replace(state, limit=_other(state, up=_is_up(begins)) if tries else state.kept), reason
 
 
-def refused(state: State, limit: int, reason: Reason) -> tuple[State, Reason | None]:
-    """Return the state after calls were refused or timed out while `limit` ran: less is asked for from now on."""
+def refused(state: State, limit: int) -> State:
+    """Return the state after calls were refused, or timed out, while `limit` ran: less is asked for from now on."""
     kept = max(1, min(state.kept, int(limit * BACK_OFF)))
-    state = replace(
-        settled(state, kept), barred=max(kept + 1, min(limit, state.barred or limit)), barred_rounds=BARRED_ROUNDS
-    )
-    return state, reason
+    barred = max(kept + 1, min(limit, state.barred or limit))
+    return replace(settled(state, kept), barred=barred, barred_rounds=BARRED_ROUNDS)
 
 
-def too_many(timeouts: int, others: int) -> bool:
-    """Return whether timeouts of a round mean that too much is asked for: two, and a tenth of the calls that ended.
+def restored(before: State) -> State:
+    """Return the state from before calls were refused: it was an outage, which says nothing of the limit."""
+    return replace(before, limit=before.kept, base=NOTHING, up=UNTRIED, down=UNTRIED)
 
-    One call in a thousand that hangs says nothing of the load.
+
+def too_many(timeouts: int, calls: int) -> bool:
+    """Return whether timeouts, among the calls that ended in a round, mean that too much is asked for.
+
+    Two, and a tenth: one call in a thousand that hangs says nothing of the load.
     """
-    return timeouts >= TIMEOUTS and timeouts >= TIMEOUTS_RATIO * (timeouts + others)
+    return timeouts >= TIMEOUTS and timeouts >= TIMEOUTS_RATIO * calls
 
 
 def settled(state: State, kept: int) -> State:
@@ -237,12 +255,13 @@ def period_s(mean_s: float, now_s: float = 0.0) -> float:
     A power of two, so that workers that see the same latency cut the same rounds, and rounds of another length begin
     with one of them.
     """
-    if now_s and now_s >= 2.5 * mean_s > 0.35 * now_s:
+    least_s = max(SHORTEST_S, LATENCIES * mean_s)
+    if SHRINKS * now_s < least_s <= now_s:
         return now_s
-    return max(SHORTEST_S, 2.0 ** math.ceil(math.log2(2.5 * mean_s))) if mean_s > 0 else SHORTEST_S
+    return float(2.0 ** math.ceil(math.log2(least_s)))
 
 
-def _start(state: State, tally: Tally, index: int) -> tuple[State, Reason | None]:
+def _start(state: State, tally: Tally) -> tuple[State, Reason | None]:
     """Double while goodput follows; where the first doubling brought nothing, halve while it does not fall."""
     if tally.limit != state.limit:
         return state, None
@@ -250,12 +269,12 @@ def _start(state: State, tally: Tally, index: int) -> tuple[State, Reason | None
     if not state.base.enough:
         return state, None
     if state.base.too_slow:
-        return _for_next(settled(state, max(1, state.limit // 2)), index), "latency_ceiling"
+        return settled(state, max(1, state.limit // 2)), "latency_ceiling"
     state = replace(state, first_s=state.first_s or state.base.mean_s)
     following = _following(state, state.base, state.best)
     if following is None:
         best = max(state.base, state.best, key=lambda one: (one.utility, -one.limit))
-        return _for_next(settled(state, best.limit), index), "settled"
+        return settled(state, best.limit), "settled"
     best = state.base if state.base.utility > state.best.utility else state.best
     reason: Reason = "doubled" if following > best.limit else "halved"
     return replace(state, kept=following, limit=following, best=best, base=NOTHING), reason
@@ -278,17 +297,16 @@ def _ceiling(state: State) -> int:
     return state.most if state.barred is None else min(state.most, state.barred - 1)
 
 
-def _steady(state: State, tally: Tally, index: int) -> tuple[State, Reason | None]:
+def _steady(state: State, tally: Tally, judged: int) -> tuple[State, Reason | None]:
     """Try a little more, then a little less, and keep what is better."""
-    judged = index - 1
-    reason: Reason | None = None
-    if judged % ROUNDS < TRIED and tally.limit == state.kept:
-        state = replace(state, base=state.base + tally)
-        if state.base.enough and state.base.too_slow:
-            state, reason = settled(state, max(1, state.kept - step(state.kept))), "latency_ceiling"
-    elif judged % ROUNDS == TRIED:
-        state, reason = _compared(state, tally, up=_is_up(judged))
-    return _for_next(state, index), reason
+    if judged % ROUNDS == TRIED:
+        return _compared(state, tally, up=_is_up(judged))
+    if judged % ROUNDS > TRIED or tally.limit != state.kept:
+        return state, None
+    state = replace(state, base=state.base + tally)
+    if state.base.enough and state.base.too_slow:
+        return settled(state, max(1, state.kept - step(state.kept))), "latency_ceiling"
+    return state, None
 
 
 def _compared(state: State, tally: Tally, *, up: bool) -> tuple[State, Reason | None]:
@@ -325,9 +343,3 @@ def _other(state: State, *, up: bool) -> int:
     if up:
         return min(state.kept + state.stride * step(state.kept), max(state.kept, _ceiling(state)))
     return max(1, state.kept - step(state.kept))
-
-
-def _for_next(state: State, index: int) -> State:
-    """Return the state with the limit of the round that begins."""
-    tries = state.mode == "steady" and (index + 1) % ROUNDS == TRIED
-    return replace(state, limit=_other(state, up=_is_up(index + 1)) if tries else state.kept)
