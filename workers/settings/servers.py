@@ -1,8 +1,8 @@
 """`models`: a model, the endpoints that serve it, and when they are no longer asked."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from workers.settings.batch import CAN_BATCH, BatchSettings
 from workers.settings.budget import Price
@@ -37,37 +37,44 @@ class Breaker(Strict):
 AUTO_MAX = 1_024
 """Slots that `auto` may reach: past the knee of every server that was measured."""
 
-Slots = Count | Literal["auto"]
+
+def _number_or_auto(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError("must be a whole number, or `auto`")
+    return value
 
 
-class _AutoSettings(Strict):
-    """What may stand beside `max_in_flight: auto`."""
-
-    latency_ceiling_s: Seconds | None = Field(
-        default=None,
-        description="beside `max_in_flight: auto`: fewer slots while more than 5 % of the calls take longer",
-    )
-    auto_max: Count | None = Field(
-        default=None, description=f"beside `max_in_flight: auto`: the most slots it may find; {AUTO_MAX:,} when unset"
-    )
-
-    def _only_beside_auto(self, max_in_flight: Slots | None) -> None:
-        for name in ("latency_ceiling_s", "auto_max"):
-            if getattr(self, name) is not None and max_in_flight != "auto":
-                raise FaultAt((name,), "must stand beside `max_in_flight: auto`: fixed slots do not follow it")
+# Told apart first, so that a mistake is one sentence and not one for each kind.
+Slots = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[Literal["auto"], Tag("auto")],
+    Discriminator(lambda value: "auto" if isinstance(value, str) else "number"),
+    BeforeValidator(_number_or_auto),
+]
 
 
-class EndpointSettings(_AutoSettings):
+LatencyCeiling = Annotated[
+    Seconds | None,
+    Field(description="beside `max_in_flight: auto`: fewer slots while more than 5 % of the calls take longer"),
+]
+AutoMax = Annotated[
+    Count | None,
+    Field(description=f"beside `max_in_flight: auto`: the most slots it may find; {AUTO_MAX:,} when unset"),
+]
+
+
+class EndpointSettings(Strict):
     """One URL."""
 
     url: str = Field(description="scheme, host and port of the server", examples=["http://vllm-0:8000"])
     max_in_flight: Slots = Field(
         default=64, description="slots: calls running at the same time; `auto` finds how many the server is good for"
     )
+    latency_ceiling_s: LatencyCeiling = None
+    auto_max: AutoMax = None
 
     @model_validator(mode="after")
     def _auto_alone(self) -> "EndpointSettings":
-        self._only_beside_auto(self.max_in_flight)
+        _only_beside_auto(self)
         return self
 
     @property
@@ -76,7 +83,13 @@ class EndpointSettings(_AutoSettings):
         return (self.auto_max or AUTO_MAX) if self.max_in_flight == "auto" else self.max_in_flight
 
 
-class ModelSettings(_AutoSettings):
+def _only_beside_auto(settings: "EndpointSettings | ModelSettings") -> None:
+    for name in ("latency_ceiling_s", "auto_max"):
+        if getattr(settings, name) is not None and settings.max_in_flight != "auto":
+            raise FaultAt((name,), "must stand beside `max_in_flight: auto`: slots that are given do not follow it")
+
+
+class ModelSettings(Strict):
     """A model, as one or several endpoints serve it. `url` directly on the model is short for one endpoint."""
 
     dialect: Literal["openai", "vllm", "llamacpp", "tgi", "ollama", "completions", "custom"] = Field(
@@ -103,6 +116,8 @@ class ModelSettings(_AutoSettings):
     max_in_flight: Slots | None = Field(
         default=None, description="slots of that one endpoint, or `auto`; 64 when unset"
     )
+    latency_ceiling_s: LatencyCeiling = None
+    auto_max: AutoMax = None
     endpoints: list[EndpointSettings] = Field(default=[], description="servers of the same model")
     timeout_s: Seconds = Field(default=1.0, description="one call, connection included")
     connect_timeout_s: Seconds = Field(default=0.5, description="one connection attempt, TLS included")
@@ -141,7 +156,7 @@ class ModelSettings(_AutoSettings):
             raise ValueError("give either `url` or `endpoints`")
         if self.endpoints and self.max_in_flight is not None:
             raise ValueError("`max_in_flight` belongs on each endpoint when `endpoints` is used")
-        self._only_beside_auto(self.max_in_flight)
+        _only_beside_auto(self)
         return self
 
     @model_validator(mode="after")
