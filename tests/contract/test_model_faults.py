@@ -3,10 +3,12 @@
 import asyncio
 import math
 import re
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from tests.support import fault_server as http
 from tests.support.fault_server import FaultServer
@@ -531,3 +533,33 @@ async def test_calls_are_counted(serve: Serve, start: Start) -> None:
     assert value("penstock_model_tokens_total", direction="input") - tokens == 11
     assert value("penstock_model_slots", endpoint=server.url) == 4
     assert value("penstock_breaker_state", endpoint=server.url) == 0
+
+
+async def test_slots_that_are_found_are_seen_from_outside(serve: Serve, start: Start) -> None:
+    """`max_in_flight: auto`: the gauge says what it keeps to, a counter and one log line each why that changed."""
+    server = await serve()
+    endpoint = {"url": server.url, "max_in_flight": "auto", "auto_max": 8}
+    client = await start(server.url, endpoints=[endpoint])
+
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, {"model": "tiny", "endpoint": server.url, **labels}) or 0.0
+
+    assert (value("penstock_model_slots"), value("penstock_model_slots_found")) == (4, 4)
+    with capture_logs() as lines:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(12):
+                group.create_task(_ask_until(client, lambda: value("penstock_model_slots_found") == 8))
+    assert value("penstock_model_slots_changes_total", reason="doubled") == 1
+    assert value("penstock_model_slots") == 8
+    said = [line for line in lines if line["event"] == "slots_changed"]
+    assert [(line["reason"], line["before"], line["slots"], line["measured_slots"]) for line in said] == [
+        ("doubled", 4, 8, 4)
+    ]
+    assert said[0]["mean_s"] >= 0
+    assert said[0]["per_s"] > 0
+
+
+async def _ask_until(client: Client, condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await ask(client)

@@ -34,6 +34,7 @@ WITHOUT_UNIT = frozenset(
         "penstock_task_held",
         "penstock_model_calls_running",
         "penstock_model_slots",
+        "penstock_model_slots_found",
         "penstock_breaker_state",
         "penstock_sends_pending",
         "penstock_guard_budget",

@@ -1,6 +1,6 @@
 """Rounds of `workers.llm.goodput` on a server without noise: what comes of them, without a worker or time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from workers.llm import goodput
 from workers.llm.goodput import Reason, State, Tally
@@ -36,6 +36,19 @@ def after(state: State, curve: Curve, count: int = 400, first: int = 0) -> State
     for each, _ in rounds(state, curve, count, first):
         state = each
     return state
+
+
+def together(states: Sequence[State], curve: Curve, count: int, first: int = 0) -> list[State]:
+    """Return the states of workers that share a server, and the clock, after so many rounds."""
+    workers = list(states)
+    before, now = [0] * len(workers), [state.limit for state in workers]
+    for index in range(first, first + count):
+        latency_s = curve(max(1, sum(before)))
+        for n, limit in enumerate(before):
+            tally = tally_of(limit, latency_s) if limit else goodput.NOTHING
+            workers[n], _ = goodput.after_round(workers[n], tally, judged=index - 1, begins=index + 1, full=True)
+        before, now = now, [state.limit for state in workers]
+    return workers
 
 
 def knee(calls: int, alone_s: float = 0.3, knee_at: int = 128) -> float:

@@ -117,7 +117,7 @@ class AutoLimit:
         tally = judged.tally()
         mean_s = tally.mean_s if tally.calls else lasted_s
         wall_now_s = self._wall_clock_s()
-        self._period_s = period_s = goodput.period_s(self.state, mean_s, self._period_s)
+        self._period_s = period_s = goodput.period_s(mean_s, self._period_s)
         began_s, index = now_s - wall_now_s % period_s, int(wall_now_s // period_s)
         full = judged.full >= IN_USE_RATIO * judged.calls
         if full and tally.calls:

@@ -44,9 +44,8 @@ TRIES = 12
 SHORTEST_S = 0.5
 """A shorter round is more of timers than of calls."""
 
-LATENCIES, LATENCIES_AT_START = 2.5, 1.25
-"""Of a round: calls begin in one and a half, and end in the last one, before the limit changes. In the search it only
-grows, and every other round is waited for: what counts then may end in the next one."""
+LATENCIES = 2.5
+"""Of a round: calls begin in one and a half, and end in the last one, before the limit changes."""
 
 SHRINKS = 0.35
 """A round stays as long as it is until so much of it would be enough: not to change at each turn."""
@@ -250,14 +249,13 @@ def settled(state: State, kept: int) -> State:
     return replace(state, mode="steady", kept=kept, limit=kept, base=NOTHING, up=UNTRIED, down=UNTRIED, stride=1)
 
 
-def period_s(state: State, mean_s: float, now_s: float = 0.0) -> float:
-    """Return the length of a round: a power of two, at least some latencies; `now_s`, as long as that fits.
+def period_s(mean_s: float, now_s: float = 0.0) -> float:
+    """Return the length of a round: a power of two, at least two and a half latencies; `now_s`, as long as that fits.
 
     A power of two, so that workers that see the same latency cut the same rounds, and rounds of another length begin
     with one of them.
     """
-    latencies = LATENCIES if state.mode == "steady" else LATENCIES_AT_START
-    least_s = max(SHORTEST_S, latencies * mean_s)
+    least_s = max(SHORTEST_S, LATENCIES * mean_s)
     if SHRINKS * now_s < least_s <= now_s:
         return now_s
     return float(2.0 ** math.ceil(math.log2(least_s)))

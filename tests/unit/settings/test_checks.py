@@ -260,6 +260,7 @@ SOUND_CHANGES = {
     "defer": (TASK, f"{TASK}\n{DEFER}    retry_delay_s: 86400\n    max_deferrals: 5\n    topics: {{retry: again}}"),
     "defer with two inputs and one retry topic": (TASK, f"    input: [raw, b]\n{DEFER}    topics: {{retry: again}}"),
     "window just large enough": (TASK, f"{TASK}\n    max_in_flight: 256"),
+    "slots that are found": (URL, f"{URL}\n    max_in_flight: auto\n    auto_max: 200\n    latency_ceiling_s: 2"),
     "short window of a partition order": (TASK, f"{TASK}\n    order: partition\n    max_in_flight: 10"),
     "no ladder but hold": (LADDER, "    when_unavailable: hold\n"),
     "secured cluster": (

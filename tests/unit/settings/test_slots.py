@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from workers.settings.model import Kafka, Settings
+from workers.settings.model import Kafka, Settings, TaskSettings
 from workers.settings.servers import EndpointSettings, ModelSettings
-from workers.settings.slots import all_slots, fitted, slots_of, slots_that_fit
+from workers.settings.slots import all_slots, fitted, slots_of, slots_that_fit, window_of
 
 
 def settings_with(**models: ModelSettings) -> Settings:
@@ -60,3 +60,35 @@ def test_a_soft_limit_is_raised_to_the_hard_one() -> None:
     limited = f'ulimit -S -n 64; ulimit -H -n 200; exec {sys.executable} -c "{asked}; {told}"'
     ran = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout == "200 200\n"
+
+
+AUTO = ModelSettings(model="m", url="http://c", max_in_flight="auto")
+
+
+def test_auto_counts_with_the_most_it_may_find() -> None:
+    """Open files and connections are for all of them; so many, and no longer by itself, when they do not fit."""
+    assert (slots_of(AUTO), AUTO.finds_slots, ONE.finds_slots) == (1_024, True, False)
+    bounded = ModelSettings(model="m", url="http://c", max_in_flight="auto", auto_max=100, latency_ceiling_s=2.0)
+    assert slots_of(bounded) == 100
+    cut = fitted(settings_with(auto=bounded), 100).models["auto"]
+    assert [(each.max_in_flight, each.auto_max, each.latency_ceiling_s) for each in cut.all_endpoints()] == [
+        ("auto", 50, 2.0)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "models", "window"),
+    [
+        (None, {"m": ONE}, 512),
+        (None, {"m": AUTO}, 4_096),
+        (300, {"m": AUTO}, 300),
+        (None, {}, 512),
+        (None, {"m": ModelSettings(model="m", url="http://c", max_in_flight="auto", auto_max=10)}, 512),
+    ],
+)
+def test_a_task_takes_enough_records_for_slots_that_are_found(
+    given: int | None, models: dict[str, ModelSettings], window: int
+) -> None:
+    """Four times the most, unless it says itself how many: else the search would end where the records do."""
+    task = TaskSettings.model_construct(model="m", max_in_flight=given)
+    assert window_of(task, models) == window

@@ -52,6 +52,26 @@ SHAPE_MISTAKES = {
         "    url: http://localhost:8000\n    max_in_flight: «1.5",
         "must be a whole number, not a fraction",
     ),
+    "slots in words": (
+        "    url: http://localhost:8000",
+        "    url: http://localhost:8000\n    max_in_flight: «many",
+        "must be a whole number, or `auto`",
+    ),
+    "no slots": (
+        "    url: http://localhost:8000",
+        "    url: http://localhost:8000\n    max_in_flight: «0",
+        "must be greater than 0",
+    ),
+    "ceiling of given slots": (
+        "    url: http://localhost:8000",
+        "    url: http://localhost:8000\n    latency_ceiling_s: «2",
+        "`models.small.latency_ceiling_s` must stand beside `max_in_flight: auto`",
+    ),
+    "most of given slots": (
+        "    url: http://localhost:8000",
+        "    endpoints: [{url: http://localhost:8000, max_in_flight: 64, auto_max: «100}]",
+        "`models.small.endpoints[0].auto_max` must stand beside `max_in_flight: auto`",
+    ),
     "keep_alive of another server": (
         "    model: tiny",
         "    model: tiny\n    keep_alive: «30m",
