@@ -159,13 +159,13 @@ class Endpoint:
         if grant.trial and error is None:
             auto.outage()
             self.limit, self._quick_below = 1, self.slots
-        elif isinstance(error, TimedOut) and self.breaker.closed and grant.began_s >= self._cut_at_s:
-            if auto.timed_out(grant.began_s, now_s, full=full):
+        elif isinstance(error, TimedOut) and self.breaker.closed and grant.call.began_s >= self._cut_at_s:
+            if auto.timed_out(grant.call.began_s, now_s, full=full):
                 auto.refused(self.limit, "timed_out")
                 self._cut(now_s)
         elif not isinstance(error, Busy):
             answered = error is None or isinstance(error, BadAnswer)
-            auto.ended(grant.began_s, now_s, answered=answered, full=full)
+            auto.ended(grant.call.began_s, now_s, answered=answered, full=full)
         if auto.limit != self.slots:
             self._resize(auto.limit)
 
