@@ -88,9 +88,9 @@ _SHADOWED = frozenset(
 _SHADOWED |= _BOUNDS | _COUNTS | _REST | {"minLength", "maxLength", "pattern", "format"}
 
 _VLLM = Enforcement(
-    source="vllm-project/vllm 0.22.1, v1/structured_output/backend_xgrammar.py, and mlc-ai/xgrammar 0.2.1,"
-    " cpp/json_schema_converter.cc, asked by tests/contract/test_vllm_enforced.py. What xgrammar refuses, backend"
-    " `auto` gives to others, the whole schema with it; a server held to xgrammar answers 400",
+    source="mlc-ai/xgrammar 0.2.1, cpp/json_schema_converter.cc, and vllm-project/vllm 0.22.1, v1/structured_output:"
+    " backend_xgrammar.py refuses what xgrammar lacks; with backend `auto` the first schema after the start decides who"
+    " enforces all that follow (__init__.py). Asked by tests/contract/test_vllm_enforced.py",
     ignored=_CONDITIONS,
     refused=_CONTAINS | _NAMES | {"multipleOf"},
     shadowed={

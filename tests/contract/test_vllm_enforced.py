@@ -100,13 +100,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 } | {f"format {name}": {"type": "string", "format": name} for name in FORMATS}
 
 
-NOWHERE = r"(?!)"
+HALF = r"\\u[dD][89a-fA-F]"
+"""An escape of half a character, which is no text: in each string without a pattern."""
 
 WIDER = {
     "minimum": r"12\d",
     "minimum, nullable": r"12\d",
     "format date": r"-02-3|-02-29|-(04|06|09|11)-31",
-    "oneOf, overlapping": r'"x": ?2}',
+    "oneOf, overlapping": r'"x"\s*:\s*2\s*}',
     "format date-time": r":60",
     "format time": r":60",
     "format ipv4": r"\b0\d",
@@ -152,7 +153,7 @@ async def test_the_table_of_vllm_is_right(keyword: str, start: Start, tmp_path: 
     schema = {"type": "object", "properties": {"x": SCHEMAS[keyword]}, "required": ["x"], "additionalProperties": False}
     schema["$defs"] = {"seventeen": {"const": 17}}
     client = await start(vllm_url(), slots=ASKED, **patient())
-    said = await verdict(client, schema, tmp_path, WIDER.get(keyword, NOWHERE))
+    said = await verdict(client, schema, tmp_path, WIDER.get(keyword, HALF))
     print(f"{keyword}: {said}")
     if said.startswith("cut"):
         pytest.skip("NOT CHECKED: no answer came to its end")
