@@ -46,11 +46,11 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
-async def rounds_of(steps: Mapping[str, Measure], bed: Bed, rounds: int) -> dict[str, list[float]]:
+async def rounds_of(steps: Mapping[str, tuple[Measure, Bed]], rounds: int) -> dict[str, list[float]]:
     """Return us per record for each step, all steps once and then all again; a first time that does not count."""
     found: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
-        for name, measure in steps.items():
+        for name, (measure, bed) in steps.items():
             us = await measure(bed) / len(bed.fetched) * 1e6
             if number:
                 found[name].append(round(us, 2))
@@ -59,7 +59,6 @@ async def rounds_of(steps: Mapping[str, Measure], bed: Bed, rounds: int) -> dict
 
 async def stages(folder: Path, broker: KafkaBroker, *, rounds: int, records: int) -> dict[str, Any]:
     """Measure every step."""
-    found: dict[str, list[float]] = {}
     with endpoint(CASE.latency) as stub:
         pin(WORKER_CORE)
         how: dict[str, Any] = {"count": records, "bootstrap_servers": broker.bootstrap_servers}
@@ -69,8 +68,9 @@ async def stages(folder: Path, broker: KafkaBroker, *, rounds: int, records: int
         await bed.client.start()
         spare_what_is_there()
         try:
-            found |= await rounds_of(STEPS | KAFKA_STEPS, bed, rounds)
-            found |= await rounds_of(KEYED, keyed, rounds)
+            every = {name: (measure, bed) for name, measure in (STEPS | KAFKA_STEPS).items()}
+            every |= {name: (measure, keyed) for name, measure in KEYED.items()}
+            found = await rounds_of(every, rounds)
         finally:
             await bed.client.close()
             pin(OTHER_CORE)
