@@ -103,12 +103,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 HALF = r"\\u[dD][89a-fA-F]"
 """An escape of half a character, which is no text: in each string without a pattern."""
 
+NO_SUCH_DAY = r"-02-3|-02-29|-(04|06|09|11)-31"
+
 WIDER = {
     "minimum": r"12\d",
     "minimum, nullable": r"12\d",
-    "format date": r"-02-3|-02-29|-(04|06|09|11)-31",
+    "format date": NO_SUCH_DAY,
     "oneOf, overlapping": r'"x"\s*:\s*2\s*}',
-    "format date-time": r":60",
+    "format date-time": rf"{NO_SUCH_DAY}|:60",
     "format time": r":60",
     "format ipv4": r"\b0\d",
     "format hostname": r"--|[^.]{64}|.{254}",

@@ -158,8 +158,11 @@ async def test_the_second_ask_has_the_room(url: str, start: Start, dialect: str,
     client = await start(url, **patient(dialect))
     task = task_for(tmp_path, client, url, schema=json.dumps(LABEL))
     short, wide = client.frame(replace(LABELLED, max_tokens=4)), client.frame(LABELLED)
-    way = passage(PATIENT_S)
-    outcome = await decide(RECORD, replace(task, frame=short, wide_frame=wide), way)
+    for _ in range(5):  # where blanks are let through, a random model may fill any budget with them
+        way = passage(PATIENT_S)
+        outcome = await decide(RECORD, replace(task, frame=short, wide_frame=wide), way)
+        if isinstance(outcome, Enriched):
+            break
     assert isinstance(outcome, Enriched), outcome
     assert way.attempts == 2
 
