@@ -181,10 +181,11 @@ def test_a_refusal_before_the_last_backlog_is_no_part_of_an_outage() -> None:
     scene.run(60.4, lambda _: Busy("429", 0.1))
     scene.run(100.0)
     assert scene.auto.state.kept < 64
-    kept = scene.auto.state.kept
     scene.run(104.0, lambda _: ConnectionLost("reset"))
     scene.run(110.0)
-    assert abs(scene.auto.state.kept - kept) <= goodput.step(64)
+    assert scene.auto.state.barred == 64
+    assert scene.auto.state.kept < 64
+    assert "restored" not in [reason for reason, *_ in scene.decisions]
 
 
 def test_calls_that_failed_are_no_goodput_and_bad_answers_are() -> None:
@@ -208,6 +209,35 @@ def test_the_users_ceiling_is_kept_to() -> None:
     free = Scene(lambda n: 0.1 + 0.01 * n)
     free.run(300.0)
     assert free.auto.state.kept > 35
+
+
+def test_what_changes_nothing_is_not_told() -> None:
+    """A ceiling that no limit keeps to ends with one call; that is said once, not each time it is seen."""
+    scene = Scene(lambda _: 1.0, ceiling_s=0.5)
+    scene.run(200.0)
+    assert scene.decisions == [("latency_ceiling", 4, 2), ("latency_ceiling", 2, 1)]
+
+
+def test_a_call_counts_for_the_round_in_which_it_began() -> None:
+    """One that begins in the last part of a round, or began before it, ran under another limit for the most part."""
+    auto = AutoLimit(64, wall_clock_s=lambda: 0.0)
+    told: list[Tally] = []
+    auto._on_decision = lambda *said: told.append(said[-1])
+    auto.ended(-0.1, 0.0, answered=True, full=True)  # the first round begins, 0.5 s long
+    for began_s in (-0.1, 0.0, 0.1, 0.4, 0.41, 0.49):
+        auto.ended(began_s, 0.499, answered=True, full=True)
+    assert auto._now.calls == 3
+    auto.ended(0.2, 0.5, answered=True, full=True)  # it ends, but what began in it still counts
+    auto.ended(0.3, 0.6, answered=True, full=True)
+    assert (auto._before.calls, auto._now.calls) == (5, 0)
+
+
+def test_refused_calls_are_no_calls() -> None:
+    """They took no time and say nothing of how long calls take: the cut is what they do."""
+    scene = Scene(most=8)
+    scene.run(60.0)
+    scene.run(60.4, lambda _: Busy("429", 0.1))
+    assert (scene.auto._now.calls, scene.auto._before.calls, scene.auto._ended) == (0, 0, 0)
 
 
 def test_a_pause_between_rounds_is_survived() -> None:

@@ -104,6 +104,14 @@ def test_an_h200_with_vllm_is_followed_up_to_where_its_goodput_ends() -> None:
     assert after(goodput.begin(1_024), latency_s, 600).kept == pytest.approx(256, rel=0.12)
 
 
+@pytest.mark.parametrize(("few", "more", "gain"), [(4, 5, 0.052), (16, 20, 0.026), (64, 75, 0.018), (256, 288, 0.017)])
+def test_more_calls_must_bring_a_share_of_more_answers(few: int, more: int, gain: float) -> None:
+    """A quarter of what they are with four calls, an eighth with 16, a tenth with 64, a seventh with 256."""
+    now = tally_of(few, 1.0).utility
+    assert tally_of(more, more / few / math.exp(gain + 0.002)).utility > now
+    assert tally_of(more, more / few / math.exp(gain - 0.002)).utility < now
+
+
 def test_one_round_in_four_tries_another_limit() -> None:
     """More in one group of four, less in the next, and what is kept in between: everybody in the same rounds."""
     limits = [goodput.after_round(steady(128), NOTHING, judged=0, begins=n, full=True)[0].limit for n in range(8)]
