@@ -1,8 +1,10 @@
 """`max_in_flight: auto` on simulated servers, with the code that decides in a worker: goodput, P99, fairness.
 
-    python -m tests.bench.goodput_sim [--workers 1 2 4 8] [--server NAME ...] [--minutes 10] [--seed 1]
+    python -m tests.bench.goodput_sim [--workers 1 2 4 8] [--server NAME ...] [--minutes 10] [--seed 1] [--apart 0]
 
-Each row is held against the best fixed limit of the same server, found by trying them all. Nothing here takes real time.
+Each row is held against the best fixed limit of the same server, found by trying them all. Goodput, P99 and fairness
+(Jain's index) are those of the second half; `--apart` lets the workers' clocks differ by up to so many seconds. Nothing
+here takes real time.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from workers.errors import Busy, PenstockError, TimedOut
 from workers.llm.auto_limit import AutoLimit
@@ -42,9 +45,11 @@ class Server:
         self.rng = rng
 
     def enter(self, call: Call, now_s: float) -> None:
+        """Take a call in."""
         raise NotImplementedError
 
     def next_s(self) -> float:
+        """Return when something happens by itself."""
         raise NotImplementedError
 
     def leave(self, now_s: float) -> list[Call]:
@@ -62,6 +67,7 @@ class Stub(Server):
         self.entered = 0
 
     def enter(self, call: Call, now_s: float) -> None:
+        """Take a call in."""
         self.entered += 1
         load = (len(self.due) + 1) / self.knee
         lasts_s = self.alone_s * ((1 + load) if load <= 1 else 2 * load * (1 + 0.1 * math.log2(load)))
@@ -69,9 +75,11 @@ class Stub(Server):
         heapq.heappush(self.due, (now_s + lasts_s, self.entered, call))
 
     def next_s(self) -> float:
+        """Return when something happens by itself."""
         return self.due[0][0] if self.due else math.inf
 
-    def leave(self, now_s: float) -> list[Call]:
+    def leave(self, _now_s: float) -> list[Call]:
+        """Return the calls that end now."""
         return [heapq.heappop(self.due)[2]]
 
 
@@ -90,6 +98,7 @@ class Shared(Server):
         self.entered = 0
 
     def enter(self, call: Call, now_s: float) -> None:
+        """Take a call in."""
         self._go_on(now_s)
         self.entered += 1
         heapq.heappush(self.due, (self.done + varied(self.rng, self.sigma), self.entered, call))
@@ -100,11 +109,13 @@ class Shared(Server):
         self.at_s = now_s
 
     def next_s(self) -> float:
+        """Return when something happens by itself."""
         if not self.due:
             return math.inf
         return self.at_s + max(0.0, self.due[0][0] - self.done) * self.latency_s(len(self.due))
 
     def leave(self, now_s: float) -> list[Call]:
+        """Return the calls that end now."""
         self._go_on(now_s)
         self.done = max(self.done, self.due[0][0])
         return [heapq.heappop(self.due)[2]]
@@ -121,6 +132,7 @@ class Slots(Server):
         self.entered = 0
 
     def enter(self, call: Call, now_s: float) -> None:
+        """Take a call in."""
         self.waiting.append(call)
         self._start(now_s)
 
@@ -131,9 +143,11 @@ class Slots(Server):
             heapq.heappush(self.due, (ends_s, self.entered, self.waiting.popleft()))
 
     def next_s(self) -> float:
+        """Return when something happens by itself."""
         return self.due[0][0] if self.due else math.inf
 
     def leave(self, now_s: float) -> list[Call]:
+        """Return the calls that end now."""
         ended = heapq.heappop(self.due)[2]
         self._start(now_s)
         return [ended]
@@ -150,14 +164,17 @@ class Batches(Server):
         self.ends_s = math.inf
 
     def enter(self, call: Call, now_s: float) -> None:
+        """Take a call in."""
         self.waiting.append(call)
         if not self.running and self.ends_s == math.inf:
             self.ends_s = now_s + 0.005  # gathers for a moment
 
     def next_s(self) -> float:
+        """Return when something happens by itself."""
         return self.ends_s
 
     def leave(self, now_s: float) -> list[Call]:
+        """Return the calls that end now."""
         ended, self.running = self.running, []
         while self.waiting and len(self.running) < self.most:
             self.running.append(self.waiting.popleft())
@@ -175,6 +192,7 @@ class Refusing(Server):
         self.refused: deque[tuple[float, Call]] = deque()
 
     def enter(self, call: Call, now_s: float) -> None:
+        """Take a call in."""
         if self.running >= self.most:
             call.error = Busy("429")
             self.refused.append((now_s + GAP_S, call))
@@ -183,9 +201,11 @@ class Refusing(Server):
             self.within.enter(call, now_s)
 
     def next_s(self) -> float:
+        """Return when something happens by itself."""
         return min(self.within.next_s(), self.refused[0][0] if self.refused else math.inf)
 
     def leave(self, now_s: float) -> list[Call]:
+        """Return the calls that end now."""
         if self.refused and self.refused[0][0] <= now_s:
             return [self.refused.popleft()[1]]
         ended = self.within.leave(now_s)
@@ -206,7 +226,7 @@ def measured_curve(points: Sequence[tuple[int, float]]) -> Callable[[int], float
         at = math.log(calls)
         if at <= latencies[0][0]:
             return math.exp(latencies[0][1])  # alone, or nearly
-        for (left, low), (right, high) in zip(latencies, latencies[1:], strict=False):
+        for (left, low), (right, high) in pairwise(latencies):
             if at <= right:
                 return math.exp(low + (high - low) * (at - left) / (right - left))
         (left, low), (right, high) = latencies[-2:]
@@ -238,7 +258,6 @@ class Seen:
     """What came out of one worker."""
 
     latencies_s: list[float] = field(default_factory=list)
-    limits: list[tuple[float, int]] = field(default_factory=list)
 
 
 class Simulation:
@@ -301,8 +320,6 @@ class Simulation:
         error = call.error or (TimedOut("late") if lasted_s > self.timeout_s else None)
         endpoint.settle(call.grant, error, self.now_s)
         seen = self.seen[call.worker]
-        if not seen.limits or seen.limits[-1][1] != endpoint.limit:
-            seen.limits.append((self.now_s, endpoint.limit))
         if error is None and self.now_s >= measured_from_s:
             seen.latencies_s.append(lasted_s)
         self._fill(call.worker)
@@ -343,32 +360,35 @@ def main() -> None:
     parser.add_argument("--server", nargs="+", default=list(SERVERS), choices=SERVERS)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--apart", type=float, default=0.0, help="seconds by which the workers' clocks differ")
-    parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--apart", type=float, default=0.0)
     asked = parser.parse_args()
-    print("| server | workers | best fixed N | goodput, % | P99 x | first minute, % | fairness | limits |")
+    print("| server | workers | best fixed N | goodput, % | P99 x | first minute, % | fairness | limits at the end |")
     print("|---|---|---|---|---|---|---|---|")
     for name in asked.server:
-        limit, best_per_s, best_p99_s = best_fixed(name, asked.seed)
+        best = best_fixed(name, asked.seed)
         for workers in asked.workers:
-            span_s = asked.minutes * 60
             one = Simulation(SERVERS[name], workers=workers, seed=asked.seed, apart_s=asked.apart)
-            one.run(60, measured_from_s=0)
-            early = sum(len(seen.latencies_s) for seen in one.seen) / 60
-            for seen in one.seen:
-                seen.latencies_s.clear()
-            one.run(span_s, measured_from_s=span_s / 2)
-            rates = [len(seen.latencies_s) / (span_s / 2) for seen in one.seen]
-            every = [lasted_s for seen in one.seen for lasted_s in seen.latencies_s]
-            kept = [endpoint.auto.state.kept for endpoint in one.endpoints if endpoint.auto]
-            print(
-                f"| {name} | {workers} | {limit} | {100 * sum(rates) / best_per_s:.1f} | {p99_s(every) / best_p99_s:.2f}"
-                f" | {100 * early / best_per_s:.0f} | {jain(rates):.2f} | {kept} |",
-                flush=True,
-            )
-            if asked.trace:
-                for seen in one.seen:
-                    print("   ", [(round(at_s), limit) for at_s, limit in seen.limits][:200])
+            print(f"| {name} | {workers} | {best[0]} | {row(one, 60 * asked.minutes, *best[1:])} |", flush=True)
+
+
+def row(one: Simulation, span_s: float, best_per_s: float, best_p99_s: float) -> str:
+    """Run a simulation and return its figures beside those of the best fixed limit."""
+    one.run(60, measured_from_s=0)
+    early = sum(len(seen.latencies_s) for seen in one.seen) / 60
+    for seen in one.seen:
+        seen.latencies_s.clear()
+    one.run(span_s, measured_from_s=span_s / 2)
+    rates = [len(seen.latencies_s) / (span_s / 2) for seen in one.seen]
+    every = [lasted_s for seen in one.seen for lasted_s in seen.latencies_s]
+    kept = [endpoint.auto.state.kept for endpoint in one.endpoints if endpoint.auto]
+    figures = [
+        f"{100 * sum(rates) / best_per_s:.1f}",
+        f"{p99_s(every) / best_p99_s:.2f}",
+        f"{100 * early / best_per_s:.0f}",
+        f"{jain(rates):.2f}",
+        ", ".join(map(str, kept)),
+    ]
+    return " | ".join(figures)
 
 
 if __name__ == "__main__":

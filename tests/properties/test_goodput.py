@@ -1,4 +1,4 @@
-"""`max_in_flight: auto`: whatever a server does, the limit stays in bounds; where its goodput has a top, it is found."""
+"""`max_in_flight: auto`: whatever a server does, the limit stays in bounds; where goodput has a top, it is found."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,7 +70,7 @@ def test_a_search_finds_how_many_a_server_works_on(slots: int, alone_s: float) -
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 200), min_size=2, max_size=8), st.integers(0, 7))
 def test_workers_on_one_server_neither_starve_it_nor_each_other(starts: list[int], first: int) -> None:
-    """Whatever they begin with: nearly all of its goodput, not much more latency than it takes, and a share for each."""
+    """Whatever they begin with: nearly all of its goodput, not much more latency than need be, and a share for each."""
     states = [goodput.settled(goodput.begin(1_024), start) for start in starts]
     shares = [state.kept for state in together(states, knee, 1_000, first)]
     total = sum(shares)

@@ -304,9 +304,12 @@ def _steady(state: State, tally: Tally, judged: int) -> tuple[State, Reason | No
     if judged % ROUNDS > TRIED or tally.limit != state.kept:
         return state, None
     state = replace(state, base=state.base + tally)
-    if state.base.enough and state.base.too_slow:
-        return settled(state, max(1, state.kept - step(state.kept))), "latency_ceiling"
-    return state, None
+    return _lowered(state) if state.base.enough and state.base.too_slow else (state, None)
+
+
+def _lowered(state: State) -> tuple[State, Reason]:
+    """Return the state after too many calls were above the user's ceiling."""
+    return settled(state, max(1, state.kept - step(state.kept))), "latency_ceiling"
 
 
 def _compared(state: State, tally: Tally, *, up: bool) -> tuple[State, Reason | None]:
@@ -314,6 +317,8 @@ def _compared(state: State, tally: Tally, *, up: bool) -> tuple[State, Reason | 
     if tally.limit != _other(state, up=up) or state.base.limit != state.kept:
         return replace(state, base=NOTHING), None
     tries = (state.up if up else state.down).and_then(tally, state.base)
+    if tries.base.enough and tries.base.too_slow:
+        return _lowered(state)
     state = replace(state, base=NOTHING)
     verdict = _verdict(tries)
     if verdict is True and tally.limit != state.kept:

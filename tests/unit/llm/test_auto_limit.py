@@ -1,4 +1,4 @@
-"""`max_in_flight: auto` of one endpoint: rounds by the wall clock, which calls count for which, and what cuts at once."""
+"""`max_in_flight: auto` of one endpoint: rounds by the wall clock, which calls count for which, what cuts at once."""
 
 from collections.abc import Callable
 
@@ -213,8 +213,8 @@ def test_the_users_ceiling_is_kept_to() -> None:
 
 def test_what_changes_nothing_is_not_told() -> None:
     """A ceiling that no limit keeps to ends with one call; that is said once, not each time it is seen."""
-    scene = Scene(lambda _: 1.0, ceiling_s=0.5)
-    scene.run(200.0)
+    scene = Scene(lambda _: 0.02, ceiling_s=0.01)
+    scene.run(30.0)
     assert scene.decisions == [("latency_ceiling", 4, 2), ("latency_ceiling", 2, 1)]
 
 

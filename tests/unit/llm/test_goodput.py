@@ -241,7 +241,7 @@ def test_an_outage_gives_back_what_was_known() -> None:
 @pytest.mark.parametrize(
     ("timeouts", "calls", "too_many"), [(1, 1, False), (2, 2, True), (2, 20, True), (2, 21, False), (9, 100, False)]
 )
-def test_two_timeouts_and_a_tenth_of_the_calls_cut(timeouts: int, calls: int, too_many: bool) -> None:
+def test_two_timeouts_and_a_tenth_of_the_calls_cut(timeouts: int, calls: int, *, too_many: bool) -> None:
     """One call that hangs says nothing of the load."""
     assert goodput.too_many(timeouts, calls) is too_many
 
@@ -254,6 +254,15 @@ def test_the_users_ceiling_lowers_the_limit() -> None:
     assert (state.kept, reason) == (64, None)
     few = replace(tally_of(64, 1.0, calls=goodput.ENOUGH - 1), over=10)
     assert judged(steady(64), few, 0)[0].kept == 64
+
+
+def test_the_users_ceiling_holds_for_few_calls_too() -> None:
+    """Where two rounds have too few calls to tell, those before several tries do."""
+    state, reason = steady(4), None
+    for group in range(4):
+        assert (state.kept, reason) == (4, None)
+        state, reason = tried(state, tally_of(4, 9.0, 2, over=1), tally_of(5, 9.0, 1), 2 * group)
+    assert (state.kept, reason) == (3, "latency_ceiling")
 
 
 def test_a_try_above_the_users_ceiling_is_never_kept() -> None:
@@ -270,8 +279,19 @@ def test_a_search_above_the_users_ceiling_takes_half() -> None:
 
 @pytest.mark.parametrize(
     ("mean_s", "now_s", "period_s"),
-    [(0.0, 0.0, 0.5), (0.1, 0.0, 0.5), (0.3, 0.0, 1.0), (0.4, 0.0, 1.0), (0.6, 0.0, 2.0), (60.0, 0.0, 256.0)]
-    + [(0.4, 2.0, 2.0), (0.3, 2.0, 2.0), (0.27, 2.0, 1.0), (0.9, 2.0, 4.0), (0.1, 0.5, 0.5)],
+    [
+        (0.0, 0.0, 0.5),
+        (0.1, 0.0, 0.5),
+        (0.3, 0.0, 1.0),
+        (0.4, 0.0, 1.0),
+        (0.6, 0.0, 2.0),
+        (60.0, 0.0, 256.0),
+        (0.4, 2.0, 2.0),
+        (0.3, 2.0, 2.0),
+        (0.27, 2.0, 1.0),
+        (0.9, 2.0, 4.0),
+        (0.1, 0.5, 0.5),
+    ],
 )
 def test_a_round_is_a_power_of_two_of_two_and_a_half_latencies(mean_s: float, now_s: float, period_s: float) -> None:
     """At least; one that fits stays, even if a shorter one would do."""
