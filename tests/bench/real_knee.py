@@ -1,4 +1,4 @@
-"""W11, a real server with no limit configured: `python -m tests.bench.real_knee URL [--model NAME]`, one JSON line each.
+"""W11, a real server, no limit configured: `python -m tests.bench.real_knee URL [--model NAME]`, a JSON line per limit.
 
 The same work with each fixed limit and with `max_in_flight: auto`, in turns: prompts of about 150 words to
 /v1/completions, 16 tokens each, 1,200 of them waiting all the time, so that the limit alone says how many run. No Kafka

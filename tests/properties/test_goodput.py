@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from tests.support.goodput_rounds import after, knee, queue, tally_of, together
 from workers.llm import goodput
-from workers.llm.goodput import State, Tally
+from workers.llm.goodput import State
+from workers.llm.tally import NOTHING, Tally
 
 tallies = st.builds(
     Tally,
@@ -31,7 +32,7 @@ def test_whatever_is_measured_the_limit_stays_in_bounds(most: int, course: list[
         if isinstance(measured, int):
             state = goodput.refused(state, measured)
         else:
-            own = goodput.NOTHING + measured if what == "round" else _of(state.limit, measured)
+            own = NOTHING + measured if what == "round" else _of(state.limit, measured)
             state, _ = goodput.after_round(state, own, judged=index, begins=index + 2, full=full)
         assert 1 <= state.kept <= most
         assert 1 <= state.limit <= most

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from workers.llm import goodput
-from workers.llm.goodput import Reason, State, Tally
+from workers.llm.goodput import Reason, State
+from workers.llm.tally import NOTHING, Tally
 
 Curve = Callable[[int], float]
 """Latency by the number of calls at once."""
@@ -25,7 +26,7 @@ def rounds(state: State, curve: Curve, count: int, first: int = 0) -> Iterator[t
     """Yield the state of each of `count` rounds, and why `kept` changed. A round is judged when the next one ends."""
     before, now = 0, state.limit
     for index in range(first, first + count):
-        tally = tally_of(before, curve(before)) if before else goodput.NOTHING
+        tally = tally_of(before, curve(before)) if before else NOTHING
         state, reason = goodput.after_round(state, tally, judged=index - 1, begins=index + 1, full=True)
         before, now = now, state.limit
         yield state, reason
@@ -45,7 +46,7 @@ def together(states: Sequence[State], curve: Curve, count: int, first: int = 0) 
     for index in range(first, first + count):
         latency_s = curve(max(1, sum(before)))
         for n, limit in enumerate(before):
-            tally = tally_of(limit, latency_s) if limit else goodput.NOTHING
+            tally = tally_of(limit, latency_s) if limit else NOTHING
             workers[n], _ = goodput.after_round(workers[n], tally, judged=index - 1, begins=index + 1, full=True)
         before, now = now, [state.limit for state in workers]
     return workers

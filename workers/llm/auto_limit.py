@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from workers.clock import wall_s
 from workers.llm import goodput
-from workers.llm.goodput import Reason, State, Tally
+from workers.llm.goodput import Reason, State
+from workers.llm.tally import NOTHING, Tally
 
 COUNTED = 0.6
 """Of a round, or all but its last latency: calls that begin later run under the limit of the next."""
@@ -130,7 +131,7 @@ class AutoLimit:
         counted_to_s = max(began_s + COUNTED * period_s, self._ends_at_s - mean_s)
         self._now = _Cohort(index=index, limit=self.state.limit, from_s=now_s, counted_to_s=counted_to_s)
 
-    def _decide(self, state: State, reason: Reason | None, tally: Tally = goodput.NOTHING) -> None:
+    def _decide(self, state: State, reason: Reason | None, tally: Tally = NOTHING) -> None:
         before, self.state = self.state, state
         if reason == "settled" or (reason is not None and state.kept != before.kept):
             self._on_decision(reason, before, state, tally)

@@ -18,9 +18,10 @@ from workers.llm.backoff import retry_s
 from workers.llm.breaker import Breaker
 from workers.llm.dialects import Card, Completion
 from workers.llm.endpoint import Endpoint, Grant
-from workers.llm.goodput import Reason, State, Tally
+from workers.llm.goodput import Reason, State
 from workers.llm.series import Series
 from workers.llm.server import Server
+from workers.llm.tally import Tally
 from workers.llm.transport import Target
 from workers.llm.warm_up import IDLE_S, PROBE, warm_up
 from workers.ports import Ask, Frame

@@ -9,7 +9,8 @@ from workers.llm import goodput
 from workers.llm.auto_limit import AutoLimit
 from workers.llm.breaker import Breaker
 from workers.llm.endpoint import Endpoint, Grant
-from workers.llm.goodput import Reason, State, Tally
+from workers.llm.goodput import Reason, State
+from workers.llm.tally import Tally
 from workers.settings.servers import Breaker as BreakerSettings
 
 Decision = tuple[Reason, int, int]

@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.goodput_rounds import after, knee, queue, rounds, tally_of
 from workers.llm import goodput
-from workers.llm.goodput import NOTHING, State, Tally
+from workers.llm.goodput import State
+from workers.llm.tally import ENOUGH, NOTHING, Tally
 
 
 def steady(kept: int, most: int = 1_024) -> State:
@@ -58,7 +59,7 @@ def test_a_search_ends_at_the_most_there_may_be() -> None:
 def test_few_calls_decide_nothing() -> None:
     """They are added up until there are enough."""
     state = goodput.begin(1_024)
-    few = tally_of(4, 0.3, calls=goodput.ENOUGH - 1)
+    few = tally_of(4, 0.3, calls=ENOUGH - 1)
     state, reason = judged(state, few, 0)
     assert (state.limit, reason) == (4, None)
     state, reason = judged(state, few, 1)
@@ -252,7 +253,7 @@ def test_the_users_ceiling_lowers_the_limit() -> None:
     assert (state.kept, state.limit, reason) == (64 - goodput.step(64), 64 - goodput.step(64), "latency_ceiling")
     state, reason = judged(steady(64), tally_of(64, 1.0, over=5), 0)
     assert (state.kept, reason) == (64, None)
-    few = replace(tally_of(64, 1.0, calls=goodput.ENOUGH - 1), over=10)
+    few = replace(tally_of(64, 1.0, calls=ENOUGH - 1), over=10)
     assert judged(steady(64), few, 0)[0].kept == 64
 
 
