@@ -161,7 +161,7 @@ def test_an_outage_that_looked_like_congestion_costs_nothing() -> None:
     assert scene.endpoint.limit == 16
 
 
-@pytest.mark.parametrize("error", [Overloaded("503"), ConnectionLost("reset"), TimedOut("late")])
+@pytest.mark.parametrize("error", [Overloaded("503", 0.1), ConnectionLost("reset"), TimedOut("late")])
 def test_after_the_breaker_opened_calls_come_back_one_per_answer(error: PenstockError) -> None:
     """A server that begins anew is not met by all at once; then all are back, to what they were."""
     scene = Scene(most=32)
@@ -259,7 +259,7 @@ def test_the_search_goes_on_after_an_outage() -> None:
     scene.run(4.0)
     assert scene.auto.state.mode == "start"
     kept = scene.auto.state.kept
-    scene.run(8.0, lambda _: Overloaded("503"))
+    scene.run(8.0, lambda _: Overloaded("503", 0.1))
     scene.run(12.0)
     assert scene.auto.state.kept >= kept
     scene.run(80.0)
