@@ -128,13 +128,16 @@ def test_a_refusal_cuts_at_once_and_is_remembered() -> None:
     assert max(later) == 63
 
 
-def test_a_lone_timeout_changes_nothing() -> None:
-    """It may be the record's."""
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_timeouts_among_many_calls_change_nothing(count: int) -> None:
+    """It may be the records that are to blame. They count as calls without an answer."""
     scene = Scene(most=16)
     scene.run(60.0)
     assert scene.endpoint.limit == 16
-    late = iter([TimedOut("late")])
-    scene.run(61.0, lambda _: next(late, None))
+    late = iter([None] * 28 + [TimedOut("late")] * count)
+    scene.run(60.95, lambda _: next(late, None))
+    counted = scene.auto._before, scene.auto._now
+    assert sum(each.calls - each.answers for each in counted) == count
     assert (scene.endpoint.limit, [reason for reason, *_ in scene.decisions]) == (16, ["doubled", "doubled", "settled"])
 
 

@@ -188,6 +188,12 @@ def test_a_try_is_compared_with_the_rounds_before_it_alone() -> None:
     assert (state.up.base.lasted_s, state.up.tried.lasted_s) == (600.0, 300.0)
 
 
+def test_a_try_with_nothing_before_it_is_no_try() -> None:
+    """There is nothing to compare it with: no backlog, or another limit, in the rounds before."""
+    state, reason = judged(steady(64), tally_of(75, 0.1), goodput.TRIED)
+    assert (state.kept, state.up, reason) == (64, goodput.UNTRIED, None)
+
+
 def test_a_round_with_another_limit_is_no_try() -> None:
     """The limit moved for another reason: nothing is compared, and what stood before it is dropped."""
     state, _ = judged(steady(64), tally_of(64, 1.0), 0)
