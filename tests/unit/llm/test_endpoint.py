@@ -20,9 +20,22 @@ def test_calls_refused_together_cut_the_slots_once() -> None:
         endpoint.settle(grant, Busy("429", 2.0), 1.5)
     assert endpoint.limit == 4
     assert endpoint.admits_from_s() == 3.5
-    endpoint.settle(endpoint.enter(3.5), Overloaded("503", 1.0), 3.6)
+    endpoint.settle(endpoint.enter(3.5), None, 3.55)
+    endpoint.settle(endpoint.enter(3.56), Overloaded("503", 1.0), 3.6)
     assert endpoint.limit == 2
     assert endpoint.cool_until_s == pytest.approx(4.6)
+
+
+def test_refused_again_one_call_finds_out() -> None:
+    """With no answer in between, the next wave is a single call, not a quarter of the slots."""
+    endpoint = endpoint_with(64)
+    for grant in [endpoint.enter(1.0) for _ in range(64)]:
+        endpoint.settle(grant, Busy("429", 1.0), 1.5)
+    for grant in [endpoint.enter(2.5) for _ in range(32)]:
+        endpoint.settle(grant, Busy("429", 1.0), 2.6)
+    assert endpoint.limit == 1
+    endpoint.settle(endpoint.enter(3.6), Busy("429", 1.0), 3.7)
+    assert endpoint.limit == 1
 
 
 def test_one_slot_always_remains() -> None:
@@ -71,17 +84,17 @@ def test_after_an_outage_the_slots_are_back_within_a_few_calls_each() -> None:
         assert endpoint.limit == min(64, 32 + answers)
 
 
-@pytest.mark.parametrize(("refusals", "after_8_answers"), [(2, 16), (3, 16), (4, 12)])
+@pytest.mark.parametrize(("refusals", "after_20_answers"), [(1, 32), (2, 16), (3, 21), (4, 21)])
 def test_a_congestion_is_recovered_from_slowly_and_a_server_that_refused_everything_quickly(
-    refusals: int, after_8_answers: int
+    refusals: int, after_20_answers: int
 ) -> None:
     """One or two refusals in a row say that there were too many calls; from the third on, that nobody was served."""
     endpoint = endpoint_with(64)
     for at in range(refusals):
         endpoint.settle(endpoint.enter(float(at)), Overloaded("503", 0.1), float(at))
-    for _ in range(8):
+    for _ in range(20):
         endpoint.settle(endpoint.enter(22.0), None, 22.2)
-    assert endpoint.limit == after_8_answers
+    assert endpoint.limit == after_20_answers
 
 
 def test_answers_give_slots_back_up_to_what_is_configured() -> None:
