@@ -37,10 +37,10 @@ class Endpoint:
 
     429 and 503 halve the limit and cool the endpoint down, for as long as the server asks, else for pauses that double
     while it goes on. One congestion, one cut: refusals of calls that began before the last cut change nothing, or 64
-    calls refused together would cut it to one; nor does the trial of an open breaker, a single call. Refused again, with
-    not one answer in between, one call at a time finds out as well as many. Answers give the limit back, one slot per
-    answer up to what the cuts alone have left, and from there one per `limit` answers; after an outage one per answer,
-    until it is what it was (TCP's slow start and congestion avoidance, RFC 5681).
+    calls refused together would cut it to one; nor does the trial of an open breaker, a single call. Refused again,
+    with not one answer in between, one call at a time finds out as well as many. Answers give the limit back, one slot
+    per answer up to what the cuts alone have left, and from there one per `limit` answers; after an outage one per
+    answer, until it is what it was (TCP's slow start and congestion avoidance, RFC 5681).
 
     With `auto` the slots are what it asks for: they move after calls that ended. It is told of each cut, and many
     timeouts are one too; after a breaker that opened the calls come back as after an outage.
