@@ -19,6 +19,9 @@ FIRST = 4
 FOLLOWS = 1.25
 """Goodput after twice as many calls, for the next doubling."""
 
+MUCH = 0.5
+"""Of what the calls have grown by: goodput that rises by that is far from its top."""
+
 CROWDED = 1.75
 """Times the first latency: from there on the server is full for the most part, and doubling would overshoot."""
 
@@ -103,7 +106,8 @@ class State:
     up: Tries = UNTRIED
     down: Tries = UNTRIED
     stride: int = 1
-    """Steps up at once: two after one that was worth it. The larger step is the clearer one."""
+    """Steps up at once: two after one that was worth it, as the larger step is the clearer one; and twice as many while
+    goodput follows, so that a search that ended too early goes on as it began."""
     barred: int | None = None
     """A limit that was refused."""
     barred_rounds: int = 0
@@ -240,7 +244,8 @@ def _compared(state: State, tally: Tally, *, up: bool) -> tuple[State, Reason | 
     state = replace(state, base=NOTHING)
     verdict = _verdict(tries)
     if verdict is True and tally.limit != state.kept:
-        return replace(settled(state, tally.limit), stride=2 if up else 1), "raised" if up else "lowered"
+        stride = (2 * state.stride if _follows(tries) else 2) if up else 1
+        return replace(settled(state, tally.limit), stride=stride), "raised" if up else "lowered"
     if verdict is not None:
         tries, state = UNTRIED, replace(state, stride=1 if up else state.stride)
     return (replace(state, up=tries) if up else replace(state, down=tries)), None
@@ -258,11 +263,19 @@ def _verdict(tries: Tries) -> bool | None:
     return gain > 0 if gain > doubt or tried.rounds >= TRIES else None
 
 
+def _follows(tries: Tries) -> bool:
+    """Return whether goodput rose by half as much as the calls did, beyond doubt: far from the knee."""
+    tried, base = tries.tried, tries.base
+    doubt = SURE * math.sqrt(tried.variance + base.variance)
+    return math.log(tried.per_s / base.per_s) - doubt >= MUCH * math.log(tried.limit / base.limit)
+
+
 def _is_up(index: int) -> bool:
     return index // ROUNDS % 2 == 0
 
 
 def _other(state: State, *, up: bool) -> int:
     if up:
-        return min(state.kept + state.stride * step(state.kept), max(state.kept, _ceiling(state)))
+        wider = min(state.kept + state.stride * step(state.kept), 2 * state.kept)
+        return min(wider, max(state.kept, _ceiling(state)))
     return max(1, state.kept - step(state.kept))

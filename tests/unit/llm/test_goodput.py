@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -303,3 +304,30 @@ def test_a_search_above_the_users_ceiling_takes_half() -> None:
 def test_a_round_is_a_power_of_two_of_two_and_a_half_latencies(mean_s: float, now_s: float, period_s: float) -> None:
     """At least; one that fits stays, even if a shorter one would do."""
     assert goodput.period_s(mean_s, now_s) == period_s
+
+
+def test_a_search_that_ended_too_early_goes_on_as_it_began() -> None:
+    """A server that stood still while it was measured is found all the same: steps double while goodput follows."""
+    limits = [each.kept for each, reason in rounds(steady(4), knee, 44) if reason == "raised"]
+    assert limits[-1] >= 64
+    assert all(after <= 2 * before for before, after in pairwise([4, *limits]))
+
+
+def test_steps_do_not_double_where_goodput_rises_slowly() -> None:
+    """There a limit that is worth it is two steps away at the most: the next may be past the top."""
+    strides = [each.stride for each, reason in rounds(steady(64), lambda calls: calls**0.7, 200) if reason == "raised"]
+    assert set(strides) == {2}
+
+
+@pytest.mark.parametrize(("variation", "stride"), [(0.0, 4), (0.4, 2)])
+def test_steps_do_not_double_while_it_may_be_chance(variation: float, stride: int) -> None:
+    """Enough for the next limit is not enough for twice the step: latencies that vary show rises that are none."""
+
+    def varied(tally: Tally) -> Tally:
+        return replace(tally, squares_s2=tally.squares_s2 * (1 + variation))
+
+    before = replace(steady(16), stride=2, limit=24, base=varied(tally_of(16, 0.3)))
+    wider = 16 + 2 * goodput.step(16)
+    rises = (wider / 16) ** 0.75
+    state, reason = judged(before, varied(tally_of(wider, 0.3 * wider / 16 / rises)), goodput.TRIED)
+    assert (state.kept, reason, state.stride) == (wider, "raised", stride)
