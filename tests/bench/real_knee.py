@@ -2,7 +2,7 @@
 
 The same work with each fixed limit and with `max_in_flight: auto`, in turns: prompts of about 150 words to
 /v1/completions, 16 tokens each, 1,200 of them waiting all the time, so that the limit alone says how many run. No Kafka
-and no stages. `auto` begins anew and has half a minute to find its limit; what comes then is measured.
+and no stages. `auto` begins anew and has two and a half minutes to find its limit; what comes then is measured.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from workers.records import Passage
 
 LIMITS: tuple[int | str, ...] = (16, 64, 128, 256, 512, 1_024, "auto")
 WAITING = 1_200
-SETTLE_S, AUTO_SETTLE_S, MEASURE_S = 6.0, 30.0, 15.0
+SETTLE_S, AUTO_SETTLE_S, MEASURE_S = 6.0, 150.0, 15.0
 WORDS = "the printer on the third floor is on fire again and nobody has come to look at it " * 9
 
 

@@ -28,6 +28,8 @@ PARTITIONS, KEYS, SLOTS = 12, 500, 32
 LATENCY = "heavy:0.05:2:0.1"
 """One call in ten takes forty times as long as the others."""
 RESUME_S = 90.0
+FINISH_S = 600.0
+"""For a backlog that hours of faults on a busy machine have left."""
 FEED_EVERY_S = 0.05
 FEED_PATIENCE_MS = 300_000
 """How long the feeder's producer tries again while a broker is away."""
@@ -77,7 +79,7 @@ class Scene:
         for name, worker in self.workers.items():
             if worker.running.poll() is not None:
                 self.start(name)
-        await self.stage.wait_committed(self.produced, 240)
+        await self.stage.wait_committed(self.produced, FINISH_S)
         stopping = [asyncio.to_thread(worker.terminate) for worker in self.workers.values()]
         for worker, (code, took_s) in zip(self.workers.values(), await asyncio.gather(*stopping), strict=True):
             assert code == 0, worker.tail()
