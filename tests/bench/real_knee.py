@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import uvloop
 
+from tests.bench.real_server import WORDS
 from tests.support.llm_settings import ASK, client_for
 from tests.support.wire import make_task
 from workers.llm import Client
@@ -24,7 +25,6 @@ from workers.records import Passage
 LIMITS: tuple[int | str, ...] = (16, 64, 128, 256, 512, 1_024, "auto")
 WAITING = 1_200
 SETTLE_S, AUTO_SETTLE_S, MEASURE_S = 6.0, 150.0, 15.0
-WORDS = "the printer on the third floor is on fire again and nobody has come to look at it " * 9
 
 
 @dataclass

@@ -132,7 +132,7 @@ def remarks(reply: Reply, task: Task, model: ModelSettings) -> Iterator[str]:
     if reply.finish_reason != "stop" and not (model.custom and model.custom.finish_reason is None):
         yield f"finish_reason {reply.finish_reason or 'missing'}"
     if task.check is not None:
-        yield ("the answer is JSON by the schema" if _is_json(reply.text) else "the JSON had to be repaired first")
+        yield "the answer is JSON by the schema" if _is_json(reply.text) else "the JSON had to be repaired first"
     if reply.model and reply.model != model.model:
         yield f"the server calls the model `{reply.model}`"
 

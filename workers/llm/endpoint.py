@@ -142,9 +142,10 @@ class Endpoint:
             elif self.auto is not None and self._refusals == OUTAGE_REFUSALS:
                 self.auto.outage()
             self._cut(now_s)
-            self._quick_below = self.limit if self._refusals < OUTAGE_REFUSALS else self.slots
             if self._refusals > 1:
                 self.limit = 1
+            if self._refusals >= OUTAGE_REFUSALS:
+                self._quick_below = self.slots
         pause_s = error.retry_after_s
         if pause_s is None:
             # While the breaker is open its trials are pause enough: they find out when the endpoint is back.

@@ -79,6 +79,11 @@ class Tries:
     tried: Tally = NOTHING
     base: Tally = NOTHING
 
+    @property
+    def doubt(self) -> float:
+        """How far apart the logarithms of both goodputs may be by chance."""
+        return SURE * math.sqrt(self.tried.variance + self.base.variance)
+
     def and_then(self, tried: Tally, base: Tally) -> "Tries":
         """Return all tries with another one; that alone when it was of another limit."""
         if tried.limit != self.tried.limit:
@@ -256,8 +261,7 @@ def _verdict(tries: Tries) -> bool | None:
     tried, base = tries.tried, tries.base
     if tried.calls < ENOUGH or not base.enough:
         return None
-    gain = tried.utility - base.utility
-    doubt = SURE * math.sqrt(tried.variance + base.variance)
+    gain, doubt = tried.utility - base.utility, tries.doubt
     if tried.too_slow or gain < -doubt:
         return False
     return gain > 0 if gain > doubt or tried.rounds >= TRIES else None
@@ -266,8 +270,7 @@ def _verdict(tries: Tries) -> bool | None:
 def _follows(tries: Tries) -> bool:
     """Return whether goodput rose by half as much as the calls did, beyond doubt: far from the knee."""
     tried, base = tries.tried, tries.base
-    doubt = SURE * math.sqrt(tried.variance + base.variance)
-    return math.log(tried.per_s / base.per_s) - doubt >= MUCH * math.log(tried.limit / base.limit)
+    return math.log(tried.per_s / base.per_s) - tries.doubt >= MUCH * math.log(tried.limit / base.limit)
 
 
 def _is_up(index: int) -> bool:

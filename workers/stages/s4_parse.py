@@ -32,8 +32,8 @@ def parse(reply: Reply, task: Task) -> Any:
     JSON as orjson reads it: NaN and Infinity are refused, of duplicate keys the last one counts, integers beyond 64
     bits become floats. An answer that is JSON as a whole is judged as it is; else the texts inside it are looked at (a
     fence, an object in prose), and the one that passes the schema counts. When several pass, and differ, none does: a
-    draft, an example and a second thought look like an answer. Nothing is repaired in
-    an answer but control characters that stand in its strings as they are, where it is JSON as a whole otherwise.
+    draft, an example and a second thought look like an answer. Nothing is repaired in an answer but control characters
+    that stand in its strings as they are, where it is JSON as a whole otherwise.
 
     Raises (none is retryable; each keeps the answer in `raw`, no text quotes it):
         AnswerEmpty: nothing but blanks.

@@ -57,7 +57,7 @@ def route(
     settings = task.settings
     shape = _shape(settings.shape, settings.merge_as, settings.input_format)
     value = record.value or b""
-    provenance = _provenance(outcome, task, source, now_s)
+    provenance = provenance_of(outcome, task, source, now_s)
     try:
         if isinstance(outcome, Enriched):
             body = enriched.encode(value, outcome.enrichment, provenance, shape)
@@ -79,7 +79,8 @@ def _shape(kind: Literal["wrap", "merge", "only"], merge_as: str, input_format: 
     return Shape(kind=kind, merge_as=merge_as, text=input_format == "text")
 
 
-def _provenance(outcome: Enriched | Fallback, task: Task, source: str, now_s: float) -> Provenance:
+def provenance_of(outcome: Enriched | Fallback, task: Task, source: str, now_s: float) -> Provenance:
+    """Return what an output says of how it came to be; `now_s` is the moment it says (Unix time)."""
     if isinstance(outcome, Enriched):
         reply = outcome.reply
         return Provenance(

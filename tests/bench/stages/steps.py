@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from tests.bench.matrix.workloads import PARTITIONS
 from tests.bench.stages.bed import MODEL, Bed, ReadySink, clock
-from topics import enriched, provenance
+from topics import enriched
 from workers import metrics
 from workers.llm.admission import Admission
 from workers.llm.breaker import Breaker
@@ -18,7 +18,7 @@ from workers.records import Passage
 from workers.stages.s1_decode import decode
 from workers.stages.s2_prompt import build
 from workers.stages.s4_parse import parse
-from workers.stages.s5_route import route
+from workers.stages.s5_route import provenance_of, route
 from workers.stages.s6_ack import ack
 from workers.stream.commit_metadata import encode, fingerprint
 
@@ -175,25 +175,10 @@ async def s5_route(bed: Bed) -> float:
 
 async def provenance_headers(bed: Bed) -> float:
     """Of s5_route the provenance and its headers alone."""
-    records, reply, task = bed.records, bed.reply, bed.task
+    pairs = list(zip(bed.records, bed.outcomes, strict=True))
     with clock() as took:
-        for record in records:
-            enriched.headers(
-                provenance.Provenance(
-                    source=record.source,
-                    task=task.name,
-                    tier=enriched.MODEL_TIER,
-                    model=reply.model,
-                    endpoint=reply.endpoint,
-                    prompt_version=task.prompt_version,
-                    schema_version=task.schema_version,
-                    attempts=reply.attempts,
-                    latency_s=round(reply.latency_s, 6),
-                    input_tokens=reply.input_tokens,
-                    output_tokens=reply.output_tokens,
-                    produced_at=provenance.rfc3339(record.timestamp_ms / 1000),
-                )
-            )
+        for record, outcome in pairs:
+            enriched.headers(provenance_of(outcome, bed.task, record.source, record.timestamp_ms / 1000))
     return took.cpu_s
 
 
