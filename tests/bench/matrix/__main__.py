@@ -23,7 +23,7 @@ from typing import Any
 from tests.bench.matrix.cell import Figures, measured
 from tests.bench.matrix.contenders import Contender, chosen
 from tests.bench.matrix.endpoint import stub_program
-from tests.bench.matrix.machine import machine
+from tests.bench.matrix.machine import SLOW_BUILD, machine
 from tests.bench.matrix.report import RESULTS, all_tables, in_words, write_all
 from tests.bench.matrix.running import others_core
 from tests.bench.matrix.workloads import FULL, PARTITIONS, SHORT, Case, records, scaled, selected
@@ -134,6 +134,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="of each worker, in one group; nothing is recorded")
     parser.add_argument("--scale", type=float, default=1.0, help="so much of the records; nothing is recorded")
     asked = parser.parse_args()
+    if SLOW_BUILD in machine()["python"]:
+        print(f"this Python was {SLOW_BUILD}: Python's workers need a quarter more CPU than users see", file=sys.stderr)
     cases = tuple(scaled(case, asked.scale) for case in selected(FULL if asked.full else SHORT, FULL, asked.workload))
     ensure_jars()
     stub_program()

@@ -4,7 +4,6 @@ All have the same contract: the environment says BOOTSTRAP URL N GROUP TOPIC_IN 
 INSTANCE; input `{"id","text"}`, output `{"id","result"}`. Penstock gets the same through its configuration.
 """
 
-import platform
 import re
 import subprocess
 import sys
@@ -166,7 +165,7 @@ def _said(command: list[str], pattern: str) -> str:
 
 
 def _own_versions() -> dict[str, str]:
-    return {"penstock": version("penstock"), "python": platform.python_version()}
+    return {"penstock": version("penstock")}
 
 
 def _own(order: str, setting: str, **more: Any) -> Contender:

@@ -36,9 +36,11 @@ def conditions(lines: Sequence[Line]) -> str:
     noise = [one["others_cores"] for one in lines if "others_cores" in one]
     noisy = sum(each > QUIET_CORES for each in noise)
     others = f"{statistics.median(noise or [0]):.2f} cores in the median, more than {QUIET_CORES} in {noisy}"
+    pythons = sorted({one["machine"]["python"] for one in lines})
     said = [
         f"{', '.join(days)}: {machine['cores']} cores ({machine['processor']}), {machine['memory_gib']} GiB,",
-        f"Apache Kafka {machine['kafka']}; median (least-most) of up to {repetitions} interleaved repetitions;",
+        f"Apache Kafka {machine['kafka']}, Python {'; '.join(pythons)};",
+        f"median (least-most) of up to {repetitions} interleaved repetitions;",
         "worker on core 0; broker, endpoint and harness on core 1.",
         f"Other work on the machine: {others} of {len(noise)} windows.",
     ]

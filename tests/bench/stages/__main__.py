@@ -8,7 +8,6 @@ import argparse
 import json
 import logging
 import os
-import platform
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -101,7 +100,7 @@ async def bench(folder: Path, *, rounds: int, records: int, share: float) -> dic
         **measured_alone,
         "worker_us_per_record": worker.get("cpu_us_per_record"),
         "worker": {name: worker.get(name) for name in ("records_per_s", "others_cores", "lost", "failed")},
-        "versions": {"penstock": version("penstock"), "python": platform.python_version()},
+        "versions": {"penstock": version("penstock")},
         "machine": machine(),
     }
 

@@ -93,7 +93,7 @@ def safety(line: Mapping[str, Any]) -> str:
 def block(line: Mapping[str, Any]) -> str:
     """Return what stands on the page."""
     machine = line["machine"]
-    where = f"{machine['cores']} cores ({machine['processor']}), Python {line['versions']['python']}"
+    where = f"{machine['cores']} cores ({machine['processor']}), Python {machine['python']}"
     when = f"{line['run'][:10]}: {where}, Apache Kafka {machine['kafka']}, load {line['load']} before it;"
     how = f"median and range of {line['rounds']} rounds of {line['records']:,} records."
     rest = (

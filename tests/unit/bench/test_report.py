@@ -15,7 +15,7 @@ from tests.bench.matrix.tables import summary, table
 def line(workload: str = "W1", case: str = "64", worker: str = "penstock", **figures: Any) -> dict[str, Any]:
     """Return a line of results."""
     about = {"run": "2026-01-01T00:00:00Z", "round": 0, "order": "none", "setting": "as it is", "versions": {"x": "1"}}
-    machine = {"cores": 2, "processor": "a processor", "memory_gib": 8, "kafka": "4.1.1"}
+    machine = {"cores": 2, "processor": "a processor", "memory_gib": 8, "python": "3.11.7", "kafka": "4.1.1"}
     named = {"workload": workload, "case": case, "worker": worker, "machine": machine}
     return about | named | {"lost": 0, "records_per_s": 400.0, "others_cores": 0.1} | figures
 

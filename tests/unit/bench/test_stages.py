@@ -25,8 +25,7 @@ LINE: dict[str, Any] = {
     "http_client": "lean",
     "other_client": "aiohttp",
     "worker_us_per_record": 150.0,
-    "versions": {"python": "3.11.7"},
-    "machine": {"cores": 2, "processor": "a processor", "kafka": "4.1.1"},
+    "machine": {"cores": 2, "processor": "a processor", "python": "3.11.7, built by hand", "kafka": "4.1.1"},
     "steps": {
         "fetch": [5.0, 6.0, 7.0],
         "intake": [2.0, 2.0, 2.0],
