@@ -150,7 +150,6 @@ def producer(kafka: Kafka, *, max_batch_size_bytes: int, idempotent: bool = True
         **client_options(kafka),
         enable_idempotence=idempotent,
         acks="all",
-        linger_ms=5,
         compression_type="lz4",
         max_batch_size=max_batch_size_bytes,
         max_request_size=1 << 30,  # the topic's own limit decides, read at start

@@ -1,4 +1,4 @@
-"""The way out, over producers that answer as they are told to."""
+"""The way out, over producers that answer as they are told to. What the accumulator promises: test_accumulator."""
 
 import asyncio
 import gc
@@ -14,77 +14,17 @@ from aiokafka.errors import (
     OutOfOrderSequenceNumber,
     TopicAuthorizationFailedError,
 )
+from aiokafka.partitioner import DefaultPartitioner
 
 from tests.support.memory import BOUND_S, until
+from tests.support.producer import NEVER, Batch, Producer
 from workers.errors import OutputRefused, OutputTooLarge
 from workers.records import Outgoing
 from workers.settings.model import Kafka
+from workers.stream.accumulator import LINGER_S
 from workers.stream.outgoing import Outgoings, size_bytes
 
 KAFKA = Kafka(bootstrap_servers="nowhere:1", group_id="g", send_timeout_s=0.2)
-NEVER = "never"
-
-
-class Batch:
-    """A batch of one."""
-
-    def append(self, *, key: bytes | None, value: bytes | None, **_: object) -> object:
-        """Take the record."""
-        self.value = value or key or b""
-        return object()
-
-    def close(self) -> None:
-        """Nothing more."""
-
-
-class Producer:
-    """One producer's life: `enqueue` is what `send` raises, `answers` what its futures become (NEVER: nothing)."""
-
-    def __init__(
-        self, *answers: KafkaError | str | None, enqueue: tuple[Exception, ...] = (), idempotent: bool = True
-    ) -> None:
-        self.answers = deque(answers)
-        self.enqueue = deque(enqueue)
-        self.idempotent = idempotent
-        self.got: list[bytes] = []
-        self.futures: list[asyncio.Future[object]] = []
-        self.stopped = False
-        self.spoiled = False
-
-    async def send(self, topic: str, value: bytes | None, **_: object) -> "asyncio.Future[object]":
-        """Enqueue, or refuse to."""
-        del topic
-        if self.enqueue:
-            raise self.enqueue.popleft()
-        return self._future(value or b"")
-
-    def create_batch(self) -> Batch:
-        """Return an empty batch."""
-        return Batch()
-
-    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> "asyncio.Future[object]":
-        """Enqueue a batch."""
-        del topic, partition
-        if self.enqueue:
-            raise self.enqueue.popleft()
-        return self._future(batch.value)
-
-    def _future(self, value: bytes) -> "asyncio.Future[object]":
-        """A broker's refusal spoils an idempotent producer, as a real one's does: it confirms nothing any more."""
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self.futures.append(future)
-        answer = self.answers.popleft() if self.answers else OutOfOrderSequenceNumber() if self.spoiled else None
-        if isinstance(answer, KafkaError):
-            self.spoiled = self.idempotent
-            asyncio.get_running_loop().call_soon(future.set_exception, answer)
-        elif answer is None:
-            self.got.append(value)
-            asyncio.get_running_loop().call_soon(future.set_result, None)
-        return future
-
-    async def stop(self) -> None:
-        """Stop."""
-        self.stopped = True
 
 
 class Scripted(Outgoings):
@@ -108,9 +48,11 @@ class Scripted(Outgoings):
         return coming
 
 
-def outgoing(value: bytes | None = b"v", key: bytes | None = b"k", topic: str = "out") -> Outgoing:
+def outgoing(
+    value: bytes | None = b"v", key: bytes | None = b"k", topic: str = "out", partition: int | None = 0
+) -> Outgoing:
     """A record to be produced."""
-    return Outgoing(topic, 0, key, value, [], None)
+    return Outgoing(topic, partition, key, value, [], None)
 
 
 async def started(*producers: Producer | Exception, **scripted: Any) -> Scripted:
@@ -145,7 +87,8 @@ async def test_what_cannot_fit_is_not_sent() -> None:
     out = await started(producer, out=1_000)
     with pytest.raises(OutputTooLarge):
         await out.send(outgoing(b"v" * 1_000))
-    await send(out, outgoing(b"v" * (1_000 - size_bytes(outgoing(b"", b"k")))))
+    length_bytes = 1  # more than an empty value's
+    await send(out, outgoing(b"v" * (1_000 - size_bytes(outgoing(b"", b"k")) - length_bytes)))
     assert len(producer.got) == 1
 
 
@@ -160,9 +103,9 @@ async def test_what_was_not_enqueued_is_tried_again() -> None:
 
 async def test_a_spent_producer_is_replaced_once() -> None:
     """Many sends fail at the same time: one successor, and each of them is sent again by it."""
-    spent = Producer(*(OutOfOrderSequenceNumber() for _ in range(20)))
+    spent = Producer(*(OutOfOrderSequenceNumber() for _ in range(4)))
     out = await started(spent)
-    await send(out, *(outgoing(b"%d" % number) for number in range(20)))
+    await send(out, *(outgoing(b"%d" % number, partition=number % 4) for number in range(20)))
     assert len(out.opened) == 2
     assert spent.stopped
     assert sorted(out.opened[1].got, key=int) == [b"%d" % number for number in range(20)]
@@ -173,16 +116,17 @@ async def test_a_send_that_a_spent_producer_never_took_goes_to_its_successor() -
     """O2: it waited for its topic's metadata, and a closed client waits for that for ever."""
 
     class Waiting(Producer):
-        """Takes `refused` only."""
+        """Takes what is for partition 0 only."""
 
-        async def send(self, topic: str, value: bytes | None, **more: Any) -> "asyncio.Future[object]":
-            if value != b"refused":
+        async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> "asyncio.Future[object]":
+            if partition:
                 await asyncio.Event().wait()
-            return await super().send(topic, value, **more)
+            return await super().send_batch(batch, topic, partition=partition)
 
     out = await started(Waiting(KafkaError()))
-    waiting = [asyncio.create_task(out.send(outgoing(value))) for value in (b"waits", b"leaves")]
+    waiting = [asyncio.create_task(out.send(outgoing(value, partition=1))) for value in (b"waits", b"leaves")]
     await until(lambda: out.pending == 2)
+    await asyncio.sleep(2 * LINGER_S)
     waiting[1].cancel()
     await send(out, outgoing(b"refused"))
     await asyncio.wait_for(waiting[0], BOUND_S)
@@ -195,21 +139,24 @@ async def test_a_send_that_a_spent_producer_never_took_goes_to_its_successor() -
 async def test_a_cancellation_that_meets_the_producers_end_is_not_lost() -> None:
     """Its partition is revoked in the same moment: it is not sent by the successor."""
     out = await started(Producer())
-    hung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    first: Any = out.opened[0]
+    take = first.send_batch
 
     async def send_never(*_: object, **__: object) -> None:
-        await hung
+        await asyncio.Event().wait()
 
-    first: Any = out.opened[0]
-    first.send = send_never
-    sending = asyncio.create_task(out.send(outgoing()))
+    first.send_batch = send_never
+    sending = asyncio.create_task(out.send(outgoing(b"revoked")))
     await until(lambda: out.pending == 1)
-    await asyncio.sleep(0)
-    out._send_away(first)
+    await asyncio.sleep(2 * LINGER_S)
+    first.send_batch = take
+    out._accumulator.send_away(first)
     sending.cancel()
     await asyncio.wait({sending}, timeout=BOUND_S)
     assert sending.cancelled()
     assert out.pending == 0
+    await send(out, outgoing(b"next"))
+    assert first.got == [b"next"]
 
 
 async def test_the_next_producer_may_be_spent_as_well() -> None:
@@ -238,7 +185,7 @@ async def test_what_a_spent_producer_still_owes_is_sent_again() -> None:
                     future.set_exception(KafkaError("ended"))
 
     out = await started(Hanging(NEVER, KafkaError()))
-    await send(out, outgoing(b"hangs"), outgoing(b"fails"))
+    await send(out, outgoing(b"hangs"), outgoing(b"fails", partition=1))
     assert sorted(out.opened[-1].got) == [b"fails", b"hangs"]
 
 
@@ -247,7 +194,7 @@ async def test_a_refused_batch_is_sent_record_by_record() -> None:
     """O1: one of them was too large; its neighbours arrive, and only it is refused."""
     refused = MessageSizeTooLargeError()
     alone = Producer(MessageSizeTooLargeError(), None, None, idempotent=False)
-    out = await started(Producer(refused, refused, refused), alone=alone)
+    out = await started(Producer(refused), alone=alone)
     results = await asyncio.wait_for(
         asyncio.gather(*(out.send(outgoing(b"%d" % number)) for number in range(3)), return_exceptions=True), BOUND_S
     )
@@ -256,12 +203,34 @@ async def test_a_refused_batch_is_sent_record_by_record() -> None:
     assert len(out.opened) == 2
 
 
-async def test_a_keyless_tombstone_goes_alone() -> None:
-    """The client's `send` refuses it; a batch of one has no such rule, also for a partition that is not known yet."""
-    alone = Producer(enqueue=(AssertionError("Unrecognized partition"),), idempotent=False)
-    out = await started(Producer(), alone=alone)
+async def test_a_record_alone_is_tried_again() -> None:
+    """Its producer may be away just then; only the broker's refusal is the last word."""
+    alone = Producer(KafkaConnectionError(), enqueue=(AssertionError("Unrecognized partition"),), idempotent=False)
+    out = await started(Producer(MessageSizeTooLargeError()), alone=alone)
+    await send(out, outgoing(b"1"))
+    assert alone.got == [b"1"]
+
+
+async def test_a_keyless_tombstone_is_sent() -> None:
+    """The client's `send` would refuse it; a batch has no such rule."""
+    out = await started(Producer())
     await send(out, outgoing(None, None))
-    assert alone.got == [b""]
+    assert out.opened[0].got == [b""]
+
+
+async def test_a_record_without_a_partition_goes_where_any_producer_would_put_it() -> None:
+    """By its key, over as many partitions as the topic has by now: as many as at the start while nobody knows."""
+    keys = [b"key-%d" % number for number in range(50)]
+    out = await started()
+    for count in (4, 7):
+        every = list(range(count))
+        await send(out, *(outgoing(key, key, partition=None) for key in keys))
+        taken = out.opened[0].taken
+        assert {value: at for _, at, values in taken for value in values} == {
+            key: DefaultPartitioner()(key, every, every) for key in keys
+        }
+        taken.clear()
+        out.opened[0].client.cluster.found["out"] = set(range(7))
 
 
 @pytest.mark.fault("O2")
@@ -271,11 +240,12 @@ async def test_a_send_to_one_topic_that_hangs_is_seen_beside_others_that_work() 
     out = await started(producer)
     stuck = asyncio.create_task(out.send(outgoing(b"stuck")))
     await until(lambda: len(producer.enqueue) < 1_000)
+    await asyncio.sleep(0)
     stuck_s = out.pending_s()
     assert out.oldest().startswith("the oldest send, to out, has waited 0 s")
     assert "TopicAuthorizationFailedError" in out.oldest()
     left, producer.enqueue = producer.enqueue, deque()
-    await send(out, outgoing(b"works"))
+    await send(out, outgoing(b"works", topic="other"))
     producer.enqueue = left
     assert out.pending_s() > stuck_s > 0
     stuck.cancel()
