@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from workers.unlocked import Counts, Spreads
+
 REGISTRY = CollectorRegistry()
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
@@ -47,6 +49,18 @@ def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -
     return Histogram(name, text, labels, registry=REGISTRY, buckets=buckets)
 
 
+def _counts(name: str, text: str, *labels: str) -> Counts:
+    """Declare a counter of what happens to every record."""
+    _declare(name, "counter", labels, text)
+    return Counts(name, text, labels, registry=REGISTRY)
+
+
+def _spreads(name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Spreads:
+    """Declare a histogram of what happens to every record."""
+    _declare(name, "histogram", labels, text)
+    return Spreads(name, text, labels, bounds=bounds, registry=REGISTRY)
+
+
 # ---- the queue: is the group keeping up?
 LAG = _gauge("penstock_lag_records", "Records behind: end offset minus committed offset", "topic", "partition")
 COMMIT_GAP = _gauge(
@@ -74,22 +88,22 @@ HOT_KEY_CHAIN = _gauge(
 TASK_HELD = _gauge("penstock_task_held", "1 while the task starts no record, by reason", "task", "reason")
 
 # ---- records: what became of them?
-RECORDS = _counter("penstock_records_total", "Finished records", "task", "outcome", "tier", "reason")
-RECORD_S = _histogram(
+RECORDS = _counts("penstock_records_total", "Finished records", "task", "outcome", "tier", "reason")
+RECORD_S = _spreads(
     "penstock_record_duration_seconds",
     "From the start of a record's work to its acknowledged output",
     _LATENCY_S,
     "task",
 )
-RECORD_AGE_S = _histogram("penstock_record_age_seconds", "From the Kafka timestamp to the ack", _AGE_S, "task")
+RECORD_AGE_S = _spreads("penstock_record_age_seconds", "From the Kafka timestamp to the ack", _AGE_S, "task")
 SKIPPED = _counter(
     "penstock_records_skipped_total", "Records not done again: the commit metadata says they are finished", "topic"
 )
 ADOPTED = _counter("penstock_calls_adopted_total", "Running calls taken over after a rebalance", "topic")
 
 # ---- the model: how does it answer?
-CALLS = _counter("penstock_model_calls_total", "Calls by outcome: ok or the error's reason", "model", "outcome")
-CALL_S = _histogram(
+CALLS = _counts("penstock_model_calls_total", "Calls by outcome: ok or the error's reason", "model", "outcome")
+CALL_S = _spreads(
     "penstock_model_call_duration_seconds", "One call, connection included", _LATENCY_S, "model", "outcome"
 )
 CALLS_RUNNING = _gauge("penstock_model_calls_running", "Calls running now", "model", "endpoint")
@@ -126,7 +140,7 @@ COST_USD = _counter(
 BUDGET_SPENT_RATIO = _gauge(
     "penstock_budget_spent_ratio", "Used today of this replica's share of a budget; 1 is spent", "task", "kind"
 )
-TOKENS = _counter("penstock_model_tokens_total", "Tokens as the server counts them", "model", "direction")
+TOKENS = _counts("penstock_model_tokens_total", "Tokens as the server counts them", "model", "direction")
 BREAKER_STATE = _gauge("penstock_breaker_state", "0 closed, 1 half-open, 2 open", "model", "endpoint")
 BREAKER_OPENED = _counter("penstock_breaker_opened_total", "Times it opened", "model", "endpoint", "reason")
 ANSWERS_SALVAGED = _counter(

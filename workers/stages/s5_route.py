@@ -98,7 +98,7 @@ def provenance_of(outcome: Enriched | Fallback, task: Task, source: str, now_s: 
             cost_usd=None if reply.cost_usd is None else round(reply.cost_usd, 9),
             repairs=reply.repairs,
             passed_by=reply.passed_by,
-            cut=tuple(map(asdict, reply.cut)),
+            cut=tuple(map(asdict, reply.cut)) if reply.cut else (),
             shared=reply.shared,
             cached=reply.cached,
             batch=reply.batch,

@@ -13,6 +13,8 @@ from workers.stream import accumulator
 from workers.stream.accumulator import LINGER_S, Accumulator, Sending
 
 LONG_S = 60.0
+PATIENT_S = 0.3
+"""Long enough for a busy machine to do something meanwhile."""
 LARGE = b"v" * 10_000
 """More than half of a batch."""
 
@@ -48,21 +50,29 @@ async def answered(answers: "list[asyncio.Future[Any]]") -> list[Any]:
     return await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), BOUND_S)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linger longer."""
+    monkeypatch.setattr(accumulator, "LINGER_S", PATIENT_S)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_what_comes_during_a_linger_is_one_batch_of_its_partition() -> None:
     """In the order in which it came, each record with its answer."""
     out = Out(Producer())
     first = out.send(b"1", b"2")
-    await asyncio.sleep(LINGER_S / 5)
+    await asyncio.sleep(PATIENT_S / 10)
     assert out.taken() == []
     assert await answered([*first, *out.send(b"3")]) == [None, None, None]
     assert out.taken() == [[b"1", b"2", b"3"]]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_all_partitions_linger_together() -> None:
     """From the first record of any: one request has the batches of all, also of those that began later."""
     out = Out(Producer(*[NEVER] * 3))
     out.send(b"1")
-    await asyncio.sleep(LINGER_S / 2)
+    await asyncio.sleep(PATIENT_S / 10)
     out.send(b"2", partition=1)
     out.send(b"3", topic="other")
     await until(lambda: out.taken() != [])
@@ -86,6 +96,7 @@ async def test_the_next_batch_waits_for_the_answer() -> None:
     assert out.taken() == [[b"1"], [b"other"], [b"2", b"3"]]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_what_comes_while_a_batch_flies_lingers_as_well() -> None:
     """The answer to a batch does not send the next one before its time."""
     out = Out(Producer(NEVER))
@@ -141,7 +152,7 @@ async def test_an_error_is_told_to_all_in_the_batch_and_to_nobody_else() -> None
 
 async def test_what_is_not_taken_is_tried_again_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what came meanwhile behind it; the error can be read until then."""
-    monkeypatch.setattr(accumulator, "RETRY_S", 4 * LINGER_S)
+    monkeypatch.setattr(accumulator, "RETRY_S", PATIENT_S)
     out = Out(Producer(enqueue=(KafkaTimeoutError(), AssertionError("Unrecognized partition"))))
     first, second = sending(b"1"), sending(b"2")
     answers = [out.add(first, 0), out.add(second, 0)]
