@@ -206,6 +206,16 @@ class WrongModel(Misconfigured):
     reason = "wrong_model"
 
 
+class QuotaSpent(Unavailable):
+    """402, or 429 `insufficient_quota`: the account behind the key is empty. Waiting is no cure, a person has to pay.
+
+    Opens the breaker at once, and from then on is an outage: the next endpoint, the next model, `when_unavailable`. It
+    does not hold as `Misconfigured` does: what ran well yesterday is no bad deployment.
+    """
+
+    reason = "quota_spent"
+
+
 class Stale(NoAnswer):
     """Older than the task's `max_age_s` (from the Kafka timestamp) before it could be answered."""
 

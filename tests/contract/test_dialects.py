@@ -18,6 +18,7 @@ from workers.errors import (
     Misconfigured,
     NoAnswer,
     Overloaded,
+    QuotaSpent,
     ServerFault,
     TimedOut,
 )
@@ -132,6 +133,7 @@ CASES = [
     Case("openai", OPENAI, 404, openai_error("Invalid URL", type="invalid_request_error"), Misconfigured),
     Case("openai", OPENAI, 404, openai_error("does not exist", code="model_not_found"), Misconfigured),
     Case("openai", OPENAI, 429, openai_error("Rate limit", code="rate_limit_exceeded"), Busy),
+    Case("openai", OPENAI, 429, openai_error("exceeded your current quota", code="insufficient_quota"), QuotaSpent),
     Case("openai", OPENAI, 503, openai_error("The engine is currently overloaded"), Overloaded),
     Case("openai", OPENAI, 400, openai_error("too long", code="context_length_exceeded"), ContextExceeded),
     # vLLM

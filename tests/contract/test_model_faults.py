@@ -376,6 +376,28 @@ async def test_e17_e19_faults_of_configuration_close_the_door(serve: Serve, star
     assert client.held_reason() is None
 
 
+@pytest.mark.parametrize("error", [http.status(402), http.status(429, {"error": {"code": "insufficient_quota"}})])
+async def test_a_spent_quota_is_no_congestion(serve: Serve, start: Start, error: http.Step) -> None:
+    """One call finds out, the breaker opens and says so loudly; another endpoint answers, and all that follow."""
+    empty, paid = await serve(default=error), await serve()
+    client = await start(empty.url, paid.url, max_attempts=2)
+    with capture_logs() as lines:
+        for _ in range(20):
+            assert (await ask(client)).endpoint == paid.url
+    assert (len(empty.requests), len(paid.requests)) == (1, 20)
+    [opened] = [line for line in lines if line["event"] == "breaker_opened"]
+    assert (opened["reason"], opened["log_level"]) == ("quota_spent", "warning")
+    assert "has to pay" in opened["why"]
+
+
+async def test_a_quota_that_is_paid_is_used_again(serve: Serve, start: Start) -> None:
+    """Who holds waits; each second one call looks whether somebody has paid."""
+    server = await serve(*[http.status(402)] * 2)
+    client = await start(server.url, max_attempts=3, breaker={"reset_timeout_s": 0.05})
+    assert (await ask(client, wait_s=math.inf)).text == "ok"
+    assert len(server.requests) == 3
+
+
 async def test_a_ca_file_that_cannot_be_read_is_a_fault_of_configuration(start: Start) -> None:
     """The worker ends with 78 before it takes a record."""
     with pytest.raises(Exit, match="No such file") as raised:

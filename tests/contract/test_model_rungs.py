@@ -31,6 +31,7 @@ SCHEMA = orjson.dumps(
 ).decode()
 RECORD = make_record(topic="raw", value=b'{"text": "hello"}')
 GOOD = http.answer('{"label": "spam"}')
+EMPTY = http.status(429, {"error": {"message": "quota", "type": "insufficient_quota", "code": "insufficient_quota"}})
 FAILED = http.status(500, {"error": {"message": "no"}})
 
 
@@ -160,6 +161,19 @@ async def test_a_misconfigured_model_says_so_though_another_one_is_there(
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(both.answer(), 0.5)
     assert [model.held_reason() is not None for model in both.task.models()] == [False, True]
+
+
+async def test_an_empty_account_is_an_outage_of_its_model(serve: Serve, start: Start, tmp_path: Path) -> None:
+    """One call finds out; the next model answers all, below it the ladder; nobody holds, as after a wrong key."""
+    both = await ladder(serve, start, tmp_path, [EMPTY])
+    for _ in range(20):
+        assert isinstance(await asyncio.wait_for(both.answer(), 10), Enriched)
+    assert both.asked() == [1, 20]
+    both.servers[1].default = EMPTY
+    outcome = await asyncio.wait_for(both.answer(), 10)
+    assert isinstance(outcome, Fallback), outcome
+    assert both.asked() == [1, 21]
+    assert [model.held_reason() for model in both.task.models()] == [None, None]
 
 
 LONG = {"when": {"field": "text", "longer_than": 10}, "model": "large"}

@@ -13,6 +13,7 @@ from workers.errors import (
     Misconfigured,
     Overloaded,
     PenstockError,
+    QuotaSpent,
     ServerFault,
     TimedOut,
 )
@@ -83,14 +84,18 @@ def test_as_many_failures_in_a_row_open_it_as_the_ratio_would_take(changes: dict
 
 
 def test_failures_in_a_row_open_it_though_the_window_is_full_of_answers() -> None:
-    """Its endpoint counts them; a connection that is refused at the same moment has its own reason."""
-    for error, reason in ((ServerFault("500"), "failures_in_a_row"), (Misconfigured("401"), "misconfigured")):
+    """Its endpoint counts them; a wrong key and an empty account need no second call to say so."""
+    for error, reason in (
+        (ServerFault("500"), "failures_in_a_row"),
+        (Misconfigured("401"), "misconfigured"),
+        (QuotaSpent("402"), "quota_spent"),
+    ):
         changes: list[tuple[str, str, str]] = []
         breaker = Breaker(SETTINGS, lambda *change, changes=changes: changes.append(change))  # type: ignore[misc]
         for _ in range(100):
             breaker.record(breaker.epoch, None, 1.0)
         breaker.record(breaker.epoch, error, 1.0)
-        assert breaker.closed == (error.reason != "misconfigured")
+        assert breaker.closed == isinstance(error, ServerFault)
         if breaker.closed:
             breaker.record(breaker.epoch, error, 1.0, in_a_row=True)
         assert changes == [("closed", "open", reason)]

@@ -21,6 +21,7 @@ from workers.errors import (
     Misconfigured,
     NoAnswer,
     Overloaded,
+    QuotaSpent,
     ServerFault,
     TimedOut,
 )
@@ -41,6 +42,7 @@ _ADVICE: tuple[tuple[type[NoAnswer], str], ...] = (
     (ConnectionLost, "mend {url}: is a model server at this port, and does it speak http or https?"),
     (BadEnvelope, "mend {url} and {dialect}: what answers here is no model server, or a proxy before it"),
     (Overloaded, "wait until the server has loaded its model and has room, then try again"),
+    (QuotaSpent, "pay for the account behind {at}.api_key, or raise its limit"),
     (Busy, "try again when the server has room, or raise its limit for this key"),
     (ServerFault, "look at the server's own log"),
     (Declined, "mend {at}.max_tokens, {dialect} or the answer schema: the server refuses the request itself"),

@@ -17,6 +17,7 @@ from workers.errors import (
     NoAnswer,
     NotSelected,
     PenstockError,
+    QuotaSpent,
     Unavailable,
 )
 from workers.log.redact import Redactor
@@ -121,6 +122,8 @@ def _first(trial: Trial) -> list[str]:
     within = f"within deadline_s {trial.task.settings.deadline_s:g}"
     if isinstance(trial.failure, Busy):
         would.append(f"try again when the endpoint has cooled down, {within}")
+    elif isinstance(trial.failure, QuotaSpent):
+        would += ["ask its other endpoints"] if len(trial.model.all_endpoints()) > 1 else []
     elif isinstance(trial.failure, Unavailable) and trial.failure.retryable and trial.model.max_attempts > 1:
         would.append(f"try again, up to {trial.model.max_attempts} calls {within}")
     if isinstance(trial.failure, NoAnswer) and not isinstance(trial.failure, Misconfigured | NotSelected):

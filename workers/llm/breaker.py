@@ -10,7 +10,15 @@ from collections.abc import Callable
 
 import pybreaker
 
-from workers.errors import BadAnswer, Busy, ConnectFailed, ConnectionLost, Misconfigured, PenstockError
+from workers.errors import (
+    BadAnswer,
+    Busy,
+    ConnectFailed,
+    ConnectionLost,
+    Misconfigured,
+    PenstockError,
+    QuotaSpent,
+)
 from workers.llm.window import Window
 from workers.settings.servers import Breaker as BreakerSettings
 
@@ -34,8 +42,8 @@ class Breaker:
 
     It opens at >= `failure_ratio` failures of >= `min_calls` calls within `window_s`, after `enough_in_a_row` failures
     in a row (which its endpoint counts, `streak`: a window full of answers would hide an outage for seconds), after
-    `connect_failures` connection failures in a row, and at once for a fault of configuration. After `reset_timeout_s`
-    one call is let in: the trial, which closes or reopens it.
+    `connect_failures` connection failures in a row, and at once for a fault of configuration or a spent quota. After
+    `reset_timeout_s` one call is let in: the trial, which closes or reopens it.
 
     `epoch` grows with each change: a call that began under another epoch says nothing about the state now. While it is
     not closed, `why` is the text of the error that opened it, and `misconfigured` whether that was a fault of
@@ -125,7 +133,7 @@ class Breaker:
         refused = isinstance(error, ConnectFailed | ConnectionLost)
         self._connect_failures = self._connect_failures + 1 if refused else 0
         self._unanswered += not isinstance(error, Busy)  # which has a cool-down, and fewer slots
-        if not self.closed or isinstance(error, Misconfigured):
+        if not self.closed or isinstance(error, Misconfigured | QuotaSpent):
             self._open(error, error.reason, now_s)
         elif self._connect_failures >= self._settings.connect_failures:
             self._open(error, "connect_failures", now_s)

@@ -14,6 +14,7 @@ from workers.errors import (
     Misconfigured,
     NoAnswer,
     Overloaded,
+    QuotaSpent,
     ServerFault,
     TimedOut,
 )
@@ -58,12 +59,14 @@ _TOO_LONG = (
 )
 _TOO_LONG_CODES = frozenset({"exceed_context_size_error", "context_length_exceeded"})
 _NO_MODEL_CODES = frozenset({"model_not_found", "model_not_available"})
+_QUOTA_CODES = frozenset({"insufficient_quota"})
+_PER_MINUTE = ("#token-limit", "allocated quota exceeded")
+"""Alibaba's Model Studio says OpenAI's code, and mostly OpenAI's words, of its tokens per minute, which come back."""
 
 TABLE = (
     # Refuses everybody: a person must act.
     Row(range(300, 400), Misconfigured, "redirects are not followed: that would post the record to another host"),
     Row((401,), Misconfigured, "the API key is missing or wrong"),
-    Row((402,), Misconfigured, "the account behind the API key has to pay first"),
     Row((403,), Misconfigured, "the API key, or this host name, is not allowed to ask"),
     Row((400, 404, 422), Misconfigured, "the server does not have the configured model", codes=_NO_MODEL_CODES),
     # Both of these end the same way; only the advice differs, so prose may choose between them.
@@ -75,6 +78,9 @@ TABLE = (
     Row((400, 413, 422), ContextExceeded, "the prompt does not fit the model's context", says=_TOO_LONG),
     Row((400, 413, 422, 431), Declined, "the server refuses this request"),
     # Has no room now.
+    Row((429,), Busy, "too many tokens in this minute", codes=_QUOTA_CODES, says=_PER_MINUTE),
+    Row((402,), QuotaSpent, "the account behind the API key has to pay first"),
+    Row((429,), QuotaSpent, "the account behind the API key has to pay first", codes=_QUOTA_CODES),
     Row((429,), Busy, "too many requests"),
     Row((503,), Overloaded, "the model is being loaded", says=("loading model",)),
     Row((503, 529), Overloaded, "overloaded"),
@@ -111,7 +117,7 @@ def error_for(
     if not issubclass(row.error, Busy):
         return row.error(quote(text))
     asked_s = retry_after_s(headers)
-    if asked_s is None and row.says:
+    if asked_s is None and row.says and row.error is Overloaded:
         asked_s = LOADING_COOL_DOWN_S
     return row.error(quote(text), asked_s)
 

@@ -18,6 +18,7 @@ from workers.errors import (
     Misconfigured,
     NoAnswer,
     Overloaded,
+    QuotaSpent,
     TimedOut,
 )
 from workers.llm import Card
@@ -35,6 +36,7 @@ BY_SCHEMA = replace(make_task(), check=lambda _: None)
         (ConnectFailed("refused"), "models.small.endpoints[1].url"),
         (ConnectionLost("reset"), "http or https"),
         (Overloaded("503: loading"), "wait until the server has loaded"),
+        (QuotaSpent("402"), "pay for the account behind models.small.api_key"),
         (Declined("400"), "models.small.max_tokens"),
         (AnswerCut("cut"), "models.small.max_tokens"),
         (AnswerNotJson("prose"), "keep to a JSON Schema"),

@@ -92,6 +92,7 @@ NO_ANSWER: dict[str, tuple[Step, int, str, str, str, list[str]]] = {
         "fallback",
         ["try again when the endpoint has cooled down, within deadline_s 5"],
     ),
+    "quota spent": (status(402), 69, "call", "quota_spent", "fallback", []),
     "server error": (
         status(500),
         69,

@@ -12,6 +12,7 @@ from workers.errors import (
     Misconfigured,
     NoAnswer,
     Overloaded,
+    QuotaSpent,
     ServerFault,
     TimedOut,
 )
@@ -42,6 +43,19 @@ VLLM_NO_MODEL = openai_error("The model `x` does not exist.", type="NotFoundErro
 VLLM_NO_PATH = b'{"detail":"Not Found"}'
 OPENAI_TOO_LONG = openai_error("too long", type="invalid_request_error", code="context_length_exceeded")
 OPENAI_NO_MODEL = openai_error("no access", type="invalid_request_error", code="model_not_found")
+OPENAI_NO_QUOTA = openai_error(
+    "You exceeded your current quota, please check your plan and billing details. For more information on this error,"
+    " read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors.",
+    type="insufficient_quota",
+    code="insufficient_quota",
+)
+ALIBABA_PER_MINUTE = openai_error(
+    "You exceeded your current quota, please check your plan and billing details. For details, see:"
+    " https://help.aliyun.com/zh/model-studio/error-code#token-limit",
+    type="insufficient_quota",
+    code="insufficient_quota",
+)
+SCALEWAY_PER_MINUTE = b'{"status":429,"error":"INSUFFICIENT QUOTA","message":"You exceeded your current limit"}'
 TGI_BUSY = b'{"error":"Model is overloaded","error_type":"overloaded"}'
 
 
@@ -51,7 +65,10 @@ TGI_BUSY = b'{"error":"Model is overloaded","error_type":"overloaded"}'
         (301, b"", Misconfigured, "redirect"),
         (307, b"", Misconfigured, "redirect"),
         (401, b"", Misconfigured, "API key"),
-        (402, b"", Misconfigured, "pay"),
+        (402, b"", QuotaSpent, "pay"),
+        (429, OPENAI_NO_QUOTA, QuotaSpent, "pay"),
+        (429, ALIBABA_PER_MINUTE, Busy, "minute"),
+        (429, SCALEWAY_PER_MINUTE, Busy, "too many"),
         (403, b"", Misconfigured, "not allowed"),
         (404, VLLM_NO_MODEL, Misconfigured, "configured model"),
         (404, OPENAI_NO_MODEL, Misconfigured, "configured model"),
@@ -96,9 +113,11 @@ def test_cool_downs() -> None:
     asked = error_for(429, {"retry-after": "3"}, b"", "m")
     loading = error_for(503, {}, LLAMA_LOADING, "m")
     silent = error_for(503, {}, b"", "m")
-    assert [e.retry_after_s for e in (asked, loading, silent) if isinstance(e, Busy)] == [
+    minute = error_for(429, {}, ALIBABA_PER_MINUTE, "m")
+    assert [e.retry_after_s for e in (asked, loading, silent, minute) if isinstance(e, Busy)] == [
         3.0,
         LOADING_COOL_DOWN_S,
+        None,
         None,
     ]
 
