@@ -12,8 +12,10 @@ class Provenance:
 
     `source` is `<topic>/<partition>/<offset>` of the record's first appearance. `model` and `endpoint` are those that
     answered; for a fallback no model did, and `endpoint` is the one that failed. `latency_s` is the successful call
-    alone. `cost_usd` is what all answered calls for the record cost together, null where the model that answered has no
-    price, and for a fallback. `reason` is null when the model answered. `produced_at` is RFC 3339, UTC, milliseconds.
+    alone, and so are the tokens; for a fallback they are those of all answers that were thrown away. `cost_usd` is what
+    all answered calls for the record cost together, null where the model that answered has no price, and for a fallback
+    where no answer that was thrown away had one. `reason` is null when the model answered. `produced_at` is RFC 3339,
+    UTC, milliseconds.
 
     The others are only written when there is something to say. `raw_answer`: what the model said when it was of no use,
     at most 2,048 characters. `repairs`: what it took to get the enrichment out of the model (`fenced`, `embedded`,

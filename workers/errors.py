@@ -247,13 +247,19 @@ class ContextExceeded(Declined):
 
 
 class BadAnswer(NoAnswer):
-    """The model answered, and the answer is of no use. Keeps what it said, capped, for the ladder's reason."""
+    """The model answered, and the answer is of no use. Keeps what it said, capped, for the ladder's reason.
+
+    The tokens are those that a dialect has read beside an answer that is none, 0 where the server gives none. `shared`:
+    it came from another record's call, which pays for it.
+    """
 
     stage, reason = "parse", "answer_invalid"
+    shared: bool = False
 
-    def __init__(self, message: str, raw: str = "") -> None:
+    def __init__(self, message: str, raw: str = "", tokens: tuple[int, int] = (0, 0)) -> None:
         super().__init__(message)
         self.raw = raw[:RAW_ANSWER_MAX_CHARS]
+        self.input_tokens, self.output_tokens = tokens
 
 
 RAW_ANSWER_MAX_CHARS = 2_048

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workers.errors import NoAnswer, PenstockError
-from workers.records import Reply
+from workers.records import NOTHING_SPENT, Reply, Spent
 
 
 @dataclass(slots=True)
@@ -20,14 +20,15 @@ class Fallback:
     """A lower rung answered. To the fallback topic; tier `review` also puts a copy on the review topic.
 
     `enrichment` is None for the tiers `review` and `skip`. `rung` is the index in the task's ladder, so that the next
-    one can take over when a review copy cannot be written. `error` says why the model did not answer.
+    one can take over when a review copy cannot be written. `error` says why the model did not answer, `spent` what it
+    took to find that out.
     """
 
     tier: str
     enrichment: Any
     error: PenstockError
     rung: int
-    attempts: int = 0
+    spent: Spent = NOTHING_SPENT
 
 
 @dataclass(slots=True)
@@ -53,13 +54,13 @@ class Erased:
 class Deferred:
     """The model was away: to the task's retry topic, from where the record comes back after `retry_delay_s`.
 
-    `deferrals` counts this one as well. `error` says why the model did not answer, `attempts` how often it was asked
-    in this pass; both are for the ladder, should the retry topic not take the record.
+    `deferrals` counts this one as well. `error` says why the model did not answer, `spent` what its calls took in this
+    pass; both are for the ladder, should the retry topic not take the record.
     """
 
     error: NoAnswer
     deferrals: int
-    attempts: int = 0
+    spent: Spent = NOTHING_SPENT
 
 
 Outcome = Enriched | Fallback | Rejected | Erased | Deferred

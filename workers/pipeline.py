@@ -32,8 +32,8 @@ async def decide(record: Record, task: Task, passage: Passage) -> Outcome:
             return await by_model(build(request, task), task, passage)
         except NoAnswer as error:
             if may_defer(error, task, passage):
-                return Deferred(error, passage.deferrals + 1, passage.attempts)
-            return descend(task.ladder, request, error, attempts=passage.attempts)
+                return Deferred(error, passage.deferrals + 1, passage.spent())
+            return descend(task.ladder, request, error, spent=passage.spent())
     except MemoryError:
         raise
     except Exception as exc:  # noqa: BLE001 - the record boundary: a bug costs this record a dead letter, no other
@@ -74,9 +74,9 @@ def next_best(record: Record, outcome: Outcome, error: Reject, task: Task) -> Ou
     """Return the outcome that takes the place of one that could not be written."""
     copy_failed = isinstance(error, NotWritten) and error.topic == task.outputs[record.topic].review
     if copy_failed and isinstance(outcome, Fallback):
-        return descend(task.ladder, decode(record, task), outcome.error, outcome.rung + 1, outcome.attempts)
+        return descend(task.ladder, decode(record, task), outcome.error, outcome.rung + 1, outcome.spent)
     if isinstance(outcome, Deferred) and isinstance(error, NotWritten):  # nor can it wait, so that is its last try
-        return descend(task.ladder, decode(record, task), outcome.error, attempts=outcome.attempts)
+        return descend(task.ladder, decode(record, task), outcome.error, spent=outcome.spent)
     if not isinstance(outcome, Rejected):
         return Rejected(error)
     if not outcome.stub:

@@ -5,7 +5,7 @@ Plain dataclasses, not frozen: each is built once per record on the hot path, an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -139,6 +139,21 @@ class Outgoing:
     timestamp_ms: int | None
 
 
+class Spent(NamedTuple):
+    """What the calls made for a record took; tokens and cost of those that were answered, whatever the answer was.
+
+    Tokens are the server's, 0 where it counts none. `cost_usd` is None where no answered call had a price.
+    """
+
+    attempts: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+
+
+NOTHING_SPENT = Spent()
+
+
 @dataclass(slots=True)
 class Passage:
     """One record's way through the worker: its clock, and whether a call or a send of its own is running.
@@ -146,9 +161,9 @@ class Passage:
     `ends_at_s` (monotonic) is set when the record first holds a model slot; waiting before that does not count.
     `stale_at_s` (monotonic) comes from `max_age_s` and does include all waiting. A revoke or a drain cancels a record
     that is not `busy` at once, and lets a busy one finish for a bounded time. `written` are the topics that have
-    confirmed a part of its outcome: a part is not written again while the rest can be written nowhere. `cost_usd` is
-    what its answered calls cost, as far as their models have prices. `deferrals`: how often the record has been in the
-    retry topic. `unretried`: so many calls failed before the retry budget said no; the next one has to be paid for.
+    confirmed a part of its outcome: a part is not written again while the rest can be written nowhere. Tokens and
+    `cost_usd` are as `spent` gives them. `deferrals`: how often the record has been in the retry topic. `unretried`: so
+    many calls failed before the retry budget said no; the next one has to be paid for.
     """
 
     deadline_s: float
@@ -157,9 +172,15 @@ class Passage:
     attempts: int = 0
     busy: bool = False
     written: tuple[str, ...] = ()
-    cost_usd: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
     deferrals: int = 0
     unretried: int = 0
+
+    def spent(self) -> Spent:
+        """Return what its calls have taken so far."""
+        return Spent(self.attempts, self.input_tokens, self.output_tokens, self.cost_usd)
 
     def begin(self, now_s: float) -> None:
         """Start the deadline, once."""

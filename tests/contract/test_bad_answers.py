@@ -89,7 +89,7 @@ async def test_an_answer_of_no_use_goes_down_the_ladder(
         assert (outcome.tier, outcome.enrichment) == ("default", {"label": "other"})
         assert (outcome.error.stage, outcome.error.reason) == ("parse", reason)
         assert len(server.requests) == asked * calls
-        assert outcome.attempts == calls
+        assert outcome.spent.attempts == calls
     value, _ = written(outcome, task)
     assert value["provenance"]["reason"] == reason
     assert client._endpoints[0].breaker.closed

@@ -11,15 +11,17 @@ from tests.support.memory import memory_task, until
 from tests.support.scripted_model import ScriptedModel
 from tests.support.wire import make_record, route_at_now
 from workers import metrics
-from workers.budget import DAY_S, Budget
+from workers.budget import DAY_S, Budget, estimated_tokens
 from workers.clock import monotonic_s
 from workers.errors import AnswerEmpty, AnswerTooLong, BudgetSpent, Stale, TimedOut
 from workers.ladder.default import Default
+from workers.llm.batches import Batches
 from workers.llm.cache import Cached
 from workers.llm.flights import SingleFlight
 from workers.outcome import Enriched, Fallback
 from workers.pipeline import decide
 from workers.records import Passage, Reply
+from workers.settings.batch import BatchSettings
 from workers.settings.budget import BudgetSettings, Price
 from workers.settings.model import CacheSettings
 from workers.task import Task
@@ -70,10 +72,17 @@ async def decided(task: Task, passage: Passage | None = None) -> Enriched | Fall
     return outcome
 
 
+def provenance_in(outcome: Enriched | Fallback, task: Task) -> dict[str, Any]:
+    """The provenance that is written."""
+    [outgoing] = route_at_now(make_record(topic="in"), outcome, task)
+    provenance: dict[str, Any] = orjson.loads(outgoing.value or b"")["provenance"]
+    return provenance
+
+
 def cost_in(outcome: Enriched | Fallback, task: Task) -> float | None:
     """The cost in the provenance that is written."""
-    [outgoing] = route_at_now(make_record(topic="in"), outcome, task)
-    return orjson.loads(outgoing.value or b"")["provenance"]["cost_usd"]
+    cost_usd: float | None = provenance_in(outcome, task)["cost_usd"]
+    return cost_usd
 
 
 # ---------------------------------------------------------------------------------------------- when it is spent
@@ -246,6 +255,44 @@ async def test_a_bad_model_above_is_charged_at_its_own_price() -> None:
     assert cost_in(await decided(task), task) == pytest.approx(1.5 * ONE_CALL_USD)
 
 
+async def test_what_was_thrown_away_is_in_the_record_that_leaves() -> None:
+    """A bad answer, a bad second one, an empty one of the next model: all paid for, and the ladder's answer says so."""
+    small, large = ScriptedModel(then="far too long"), ScriptedModel(AnswerEmpty("none", tokens=(3, 2)), name="large")
+    settings = {"answer": {"text": {"max_chars": 5}}}
+    task = below(task_of(small, settings=settings, tokens_per_day=1_000), large, PRICE)
+    outcome = await decided(task)
+    assert isinstance(outcome, Fallback)
+    said = provenance_in(outcome, task)
+    assert (said["tier"], said["attempts"], said["reason"]) == ("default", 3, "answer_empty")
+    assert (said["input_tokens"], said["output_tokens"]) == (25, 16)
+    assert said["cost_usd"] == pytest.approx(25 / 1_000 + 16 / 100)
+    assert task.budget is not None
+    assert task.budget.spent_ratios() == {"tokens": pytest.approx(0.041)}
+
+
+async def test_what_nobody_counts_or_prices_is_unknown_in_the_record_that_leaves() -> None:
+    """Null, not 0: no price, no tokens; or no call that was answered."""
+    free = task_of(ScriptedModel(AnswerEmpty("none")), price=None)
+    away = task_of(ScriptedModel(TimedOut("no answer")))
+    for task in (free, away):
+        said = provenance_in(await decided(task), task)
+        assert (said["input_tokens"], said["output_tokens"], said["cost_usd"]) == (None, None, None)
+
+
+async def test_a_bad_member_of_a_batch_is_charged() -> None:
+    """Each record pays its share of the call, whoever of them counts the attempt and whatever its answer is."""
+    good = Reply("fine", "scripted", "http://scripted", "stop", 11, 7, 0.1, 0)
+    members = (good, AnswerEmpty("none", tokens=(11, 7)))
+    model = ScriptedModel(Reply("", "scripted", "http://scripted", "", 22, 14, 0.1, 1, members=members))
+    task = task_of(Batches(model, BatchSettings(max_records=2, linger_s=5.0)), tokens_per_day=360)  # type: ignore[arg-type]
+    first, second = await asyncio.gather(decided(task), decided(task))
+    assert len(model.calls) == 1
+    assert isinstance(second, Fallback)
+    assert (cost_in(first, task), cost_in(second, task)) == (ONE_CALL_USD, ONE_CALL_USD)
+    assert task.budget is not None
+    assert task.budget.spent_ratios() == {"tokens": pytest.approx(0.1)}
+
+
 async def test_a_spent_budget_forbids_the_second_ask() -> None:
     """Then the record says what was wrong with its first answer, as when the second came to nothing."""
     model = ScriptedModel("far too long", "short")
@@ -267,12 +314,15 @@ async def test_a_server_that_counts_no_tokens_is_charged_by_the_bytes() -> None:
 
 
 async def test_an_empty_answer_is_charged_and_a_failed_call_is_not() -> None:
-    """A 200 without content used at least the request; of a timeout nobody says what it used."""
-    for error, charged in ((AnswerEmpty("the model said nothing"), True), (TimedOut("no answer"), False)):
-        task = task_of(ScriptedModel(error), tokens_per_day=1_000)
+    """A 200 without content used what its server counts, at least the request; what a timeout used nobody says."""
+    counted, silent = AnswerEmpty("the model said nothing", tokens=(200, 50)), AnswerEmpty("the model said nothing")
+    for error, spent in ((counted, 0.25), (silent, None), (TimedOut("no answer"), 0.0)):
+        model = ScriptedModel(error)
+        task = task_of(model, tokens_per_day=1_000)
         assert isinstance(await decided(task), Fallback)
+        estimated = estimated_tokens(model.calls[0].body) / 1_000
         assert task.budget is not None
-        assert (task.budget.spent_ratios()["tokens"] > 0) == charged, error
+        assert task.budget.spent_ratios() == {"tokens": estimated if spent is None else spent}, error
 
 
 @pytest.mark.parametrize("step", ["fine", AnswerEmpty("the model said nothing")])

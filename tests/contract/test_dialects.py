@@ -22,6 +22,7 @@ from workers.errors import (
     ServerFault,
     TimedOut,
 )
+from workers.metrics import REGISTRY
 
 PATHS = {"ollama": "/api/chat", "custom": "/classify", "completions": "/v1/completions"}
 
@@ -232,6 +233,23 @@ async def test_no_answer(serve: Serve, start: Start, case: Case) -> None:
     with pytest.raises(case.error) as raised:
         await ask(await start(server.url, **speaking(case.dialect)), passage(deadline_s=1.0))
     assert type(raised.value) is case.error
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_an_empty_answer_says_what_it_used(serve: Serve, start: Start, dialect: str) -> None:
+    """It is paid for as a good one is, and counted with it."""
+    server = await serve(default=http.status(200, body_of(dialect, " ")))
+    before = tokens_counted()
+    with pytest.raises(AnswerEmpty) as raised:
+        await ask(await start(server.url, **speaking(dialect)))
+    assert (raised.value.input_tokens, raised.value.output_tokens) == (11, 7)
+    assert [now - then for now, then in zip(tokens_counted(), before, strict=True)] == [11, 7]
+
+
+def tokens_counted() -> list[float]:
+    """Return the input and output tokens of all calls so far."""
+    labels = ({"model": "tiny", "direction": direction} for direction in ("input", "output"))
+    return [REGISTRY.get_sample_value("penstock_model_tokens_total", one) or 0.0 for one in labels]
 
 
 PROXY = {

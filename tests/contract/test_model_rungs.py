@@ -149,7 +149,7 @@ async def test_below_the_last_model_the_ladder_answers(serve: Serve, start: Star
     both.servers[1].default = http.answer(None, refusal="I cannot either.")
     outcome = await both.answer()
     assert isinstance(outcome, Fallback), outcome
-    assert (outcome.tier, outcome.error.reason, outcome.attempts) == ("default", "answer_refused", 2)
+    assert (outcome.tier, outcome.error.reason, outcome.spent.attempts) == ("default", "answer_refused", 2)
 
 
 async def test_a_misconfigured_model_says_so_though_another_one_is_there(

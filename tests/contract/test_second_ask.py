@@ -95,7 +95,7 @@ async def test_there_is_no_third_ask(serve: Serve, start: Start, tmp_path: Path)
     task = task_of(tmp_path, await start(server.url), server)
     outcome = await decide(RECORD, task, Passage(deadline_s=10))
     assert isinstance(outcome, Fallback), outcome
-    assert (outcome.error.reason, outcome.attempts, len(server.requests)) == ("answer_not_json", 2, 2)
+    assert (outcome.error.reason, outcome.spent.attempts, len(server.requests)) == ("answer_not_json", 2, 2)
 
 
 async def test_a_second_ask_that_fails_leaves_the_first_reason(serve: Serve, start: Start, tmp_path: Path) -> None:

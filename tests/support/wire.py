@@ -14,7 +14,7 @@ from workers.guard import Guard
 from workers.outcome import Deferred, Enriched, Erased, Fallback, Outcome, Rejected
 from workers.pace import Pace
 from workers.ports import Frame, Model
-from workers.records import Outgoing, Record, Reply
+from workers.records import Outgoing, Record, Reply, Spent
 from workers.settings.model import TaskSettings
 from workers.stages.s5_route import route
 from workers.task import Task, outputs_of
@@ -124,8 +124,8 @@ def examples() -> dict[str, str]:
     timeout.endpoint = "http://vllm-0:8000"
     off_schema = AnswerOffSchema('"fire" is not one of 4 values', raw='{"category": "fire"}')
     enriched = Enriched(answer, make_reply())
-    rules = Fallback("rules", answer, timeout, 0, 3)
-    review = Fallback("review", None, off_schema, 1, 1)
+    rules = Fallback("rules", answer, timeout, 0, Spent(3))
+    review = Fallback("review", None, off_schema, 1, Spent(1, 212, 19))
     text = make_record(value=b'Printer on fire,\n"again"')
     not_json = make_record(value=b'{"id": 17,', headers=(*HEADERS, ("note", None)))
     large = Rejected(ValueTooLarge("300000 bytes, max_input_bytes is 262144"), stub=True)
@@ -144,7 +144,7 @@ def examples() -> dict[str, str]:
         "fallback-wrap-rules": (make_record(), rules, wrap, 0),
         "fallback-wrap-review": (make_record(), review, wrap, 1),
         "fallback-merge-rules": (make_record(), rules, merge, 0),
-        "fallback-only-skip": (make_record(), Fallback("skip", None, timeout, 2, 3), only, 0),
+        "fallback-only-skip": (make_record(), Fallback("skip", None, timeout, 2, Spent(3)), only, 0),
         "review": (make_record(), review, only, 0),
         "retry": (make_record(), Deferred(timeout, 1, 3), defers, 0),
         "dlq": (not_json, Rejected(NotJson("unexpected end of data: line 1 column 11")), wrap, 0),

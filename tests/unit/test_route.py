@@ -9,6 +9,7 @@ from topics.provenance import rfc3339
 from topics.shapes import Shape
 from workers.errors import AnswerOffSchema, MergeRefused, NotJson, TimedOut, ValueTooLarge
 from workers.outcome import Enriched, Erased, Fallback, Outcome, Rejected
+from workers.records import Spent
 from workers.stages import s5_route
 from workers.stages.s5_route import route
 
@@ -17,7 +18,7 @@ FALLBACK = f"{INPUT}.ticket_triage.fallback"
 REVIEW = f"{INPUT}.ticket_triage.review"
 DLQ = f"{INPUT}.ticket_triage.dlq"
 ANSWERED = Enriched({"category": "hardware"}, make_reply())
-RULES = Fallback("rules", {"category": "other"}, TimedOut("late"), 0, 3)
+RULES = Fallback("rules", {"category": "other"}, TimedOut("late"), 0, Spent(3))
 REFUSED = Rejected(NotJson("no JSON"))
 
 
@@ -131,7 +132,7 @@ def test_merge_into_unusual_objects(value: bytes, expected: bytes) -> None:
 def test_review_copy_is_wrapped_whatever_the_shape() -> None:
     """A person sees input, reason and the useless answer, even where the fallback topic only has the enrichment."""
     error = AnswerOffSchema("no such category", raw='{"category": "\ud800fire"}')
-    copy, fallback = route_at_now(make_record(), Fallback("review", None, error, 0, 1), make_task(shape="only"))
+    copy, fallback = route_at_now(make_record(), Fallback("review", None, error, 0, Spent(1)), make_task(shape="only"))
     assert fallback.value == b"null"
     assert copy.value is not None
     provenance = reviews.decode(copy.value).provenance

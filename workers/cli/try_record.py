@@ -19,7 +19,7 @@ from workers.ladder import descend
 from workers.llm import Client
 from workers.outcome import Enriched, Outcome, Rejected
 from workers.pipeline import next_best, unasked
-from workers.records import Outgoing, Record, Request
+from workers.records import Outgoing, Record, Request, Spent
 from workers.second_ask import second_ask
 from workers.settings.model import Settings
 from workers.settings.problems import shown
@@ -211,7 +211,9 @@ def _without(error: NoAnswer, request: Request, trial: Trial, began_s: float) ->
     if isinstance(error, BadAnswer) and trial.prompt and trial.reply:
         again = second_ask(trial.prompt, error, trial.reply, task)
         trial.asks_again = again[0] if again else None
-    return descend(task.ladder, request, error, attempts=1)
+    said = trial.reply or (error if isinstance(error, BadAnswer) else None)
+    spent = Spent(1, said.input_tokens, said.output_tokens) if said else Spent(1)
+    return descend(task.ladder, request, error, spent=spent)
 
 
 def produced(record: Record, outcome: Outcome, task: Task) -> tuple[Outcome, list[Outgoing]]:

@@ -15,7 +15,7 @@ from workers.ladder.skip import Skip
 from workers.ladder.when import ConditionInvalid, compile_condition
 from workers.outcome import Fallback, Rejected
 from workers.ports import DECLINED, Rung
-from workers.records import Request
+from workers.records import NOTHING_SPENT, Request, Spent
 from workers.settings.rungs import DefaultRung, ModelRung, PythonRules, ReviewRung, RulesRung, RungSettings, SkipRung
 
 __all__ = [
@@ -62,11 +62,11 @@ def build_ladder(
 
 
 def descend(
-    ladder: Sequence[Rung], request: Request, error: PenstockError, start: int = 0, attempts: int = 0
+    ladder: Sequence[Rung], request: Request, error: PenstockError, start: int = 0, spent: Spent = NOTHING_SPENT
 ) -> Fallback | Rejected:
     """Return what the first rung from `start` on that does not decline says, or a reject when none is left."""
     for place in range(start, len(ladder)):
         enrichment = ladder[place].answer(request, error)
         if enrichment is not DECLINED:
-            return Fallback(ladder[place].tier, enrichment, error, place, attempts)
-    return Rejected(error, attempts=attempts)
+            return Fallback(ladder[place].tier, enrichment, error, place, spent)
+    return Rejected(error, attempts=spent.attempts)

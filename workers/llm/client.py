@@ -188,7 +188,7 @@ class Client:
             if grant.held:
                 course.failed, course.last = course.failed | {grant.endpoint}, grant.trial
                 self._admission.settle(grant, error)
-                self._series.failed(error.reason, monotonic_s() - began_s)
+                self._series.failed(error, monotonic_s() - began_s)
             raise
         finally:
             passage.free()

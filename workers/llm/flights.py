@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from workers import metrics
 from workers.clock import monotonic_s
+from workers.errors import BadAnswer
 from workers.llm.aboard import JointCall
 from workers.llm.before import Before
 from workers.ports import Model
@@ -35,7 +36,11 @@ class SingleFlight(Before):
         flight = self._flights.get(key)
         if flight is None or not _takes(flight, monotonic_s()):
             flight = self._start(key, prompt, passage)
-        reply = await flight.ride(passage)
+        try:
+            reply = await flight.ride(passage)
+        except BadAnswer as error:
+            error.shared = flight.payer is not passage
+            raise
         if flight.payer is passage:
             return replace(reply, attempts=passage.attempts)
         self._shared.inc()

@@ -6,6 +6,7 @@ from functools import partial
 import pybreaker
 
 from workers import metrics
+from workers.errors import BadAnswer, NoAnswer
 from workers.llm.auto_limit import AutoLimit
 from workers.llm.endpoint import Endpoint
 from workers.records import Reply
@@ -37,14 +38,19 @@ class Series:
         """Count a call that brought a completion."""
         self._calls.inc()
         self._call_s.observe(reply.latency_s)
-        if reply.input_tokens or reply.output_tokens:
-            self._input_tokens.inc(reply.input_tokens)
-            self._output_tokens.inc(reply.output_tokens)
+        self._used(reply)
 
-    def failed(self, reason: str, lasted_s: float) -> None:
+    def failed(self, error: NoAnswer, lasted_s: float) -> None:
         """Count a call that did not."""
-        metrics.CALLS.labels(self._model, reason).inc()
-        metrics.CALL_S.labels(self._model, reason).observe(lasted_s)
+        metrics.CALLS.labels(self._model, error.reason).inc()
+        metrics.CALL_S.labels(self._model, error.reason).observe(lasted_s)
+        if isinstance(error, BadAnswer):
+            self._used(error)
+
+    def _used(self, said: Reply | BadAnswer) -> None:
+        if said.input_tokens or said.output_tokens:
+            self._input_tokens.inc(said.input_tokens)
+            self._output_tokens.inc(said.output_tokens)
 
     def retried(self, reason: str) -> None:
         """Count an attempt after the first."""

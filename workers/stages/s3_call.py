@@ -39,7 +39,7 @@ async def call(prompt: Prompt, task: Task, passage: Passage) -> Reply:
     if task.budget is not None:
         await _within_budget(task.budget, prompt, task, passage)
     passage.unretried = 0  # a second ask, or the next model, begins anew
-    wait_s, attempts = 0.0, passage.attempts
+    wait_s = 0.0
     while True:
         began_s = monotonic_s()
         _not_stale(task, passage, began_s)
@@ -55,8 +55,8 @@ async def call(prompt: Prompt, task: Task, passage: Passage) -> Reply:
             _give_back(task, wait_s)
             raise
         except BadAnswer as error:
-            if passage.attempts > attempts:  # else it was the answer to another record's call
-                _charge(task, passage, *tokens_used(prompt.body, error.raw))
+            if not error.shared:
+                _charge(prompt, error.raw, error, task, passage)
             raise
         else:
             _give_back(task, wait_s)
@@ -99,20 +99,23 @@ async def _within_budget(budget: Budget, prompt: Prompt, task: Task, passage: Pa
 
 def _account(prompt: Prompt, reply: Reply, task: Task, passage: Passage) -> None:
     """Charge a reply, unless it took no call of this record's, and write on it what the record has cost so far."""
+    if not (reply.shared or reply.cached):
+        _charge(prompt, reply.text, reply, task, passage)
+    if task.price is not None:
+        reply.cost_usd = passage.cost_usd or 0.0
+
+
+def _charge(prompt: Prompt, text: str, said: Reply | BadAnswer, task: Task, passage: Passage) -> None:
+    """Note what an answered call used, good or bad. Of a call that failed nobody says what it cost."""
+    passage.input_tokens += said.input_tokens
+    passage.output_tokens += said.output_tokens
     if task.budget is None and task.price is None:
         return
-    if not (reply.shared or reply.cached):
-        _charge(task, passage, *tokens_used(prompt.body, reply.text, reply.input_tokens, reply.output_tokens))
-    if task.price is not None:
-        reply.cost_usd = passage.cost_usd
-
-
-def _charge(task: Task, passage: Passage, input_tokens: int, output_tokens: int) -> None:
-    """Note what an answered call used. Of a call that failed nobody says what it cost."""
+    input_tokens, output_tokens = tokens_used(prompt.body, text, said.input_tokens, said.output_tokens)
     cost_usd = 0.0
     if task.price is not None:
         cost_usd = task.price.cost_usd(input_tokens, output_tokens)
-        passage.cost_usd += cost_usd
+        passage.cost_usd = (passage.cost_usd or 0.0) + cost_usd
         _cost_series(task.name, task.model.name)(cost_usd)
     if task.budget is not None:
         task.budget.charge(input_tokens + output_tokens, cost_usd)

@@ -104,7 +104,7 @@ def provenance_of(outcome: Enriched | Fallback, task: Task, source: str, now_s: 
             batch=reply.batch,
             produced_at=rfc3339(now_s),
         )
-    error = outcome.error
+    error, spent = outcome.error, outcome.spent
     return Provenance(
         source=source,
         task=task.name,
@@ -112,7 +112,10 @@ def provenance_of(outcome: Enriched | Fallback, task: Task, source: str, now_s: 
         endpoint=error.endpoint,
         prompt_version=task.prompt_version,
         schema_version=task.schema_version,
-        attempts=outcome.attempts,
+        attempts=spent.attempts,
+        input_tokens=spent.input_tokens or None,
+        output_tokens=spent.output_tokens or None,
+        cost_usd=None if spent.cost_usd is None else round(spent.cost_usd, 9),
         reason=error.reason,
         produced_at=rfc3339(now_s),
         raw_answer=_writable(error.raw) if isinstance(error, BadAnswer) and error.raw else None,

@@ -14,7 +14,7 @@ from workers.errors import TimedOut
 from workers.ladder import PythonRuleInvalid, RulesInvalid, build_ladder, descend
 from workers.outcome import Fallback, Rejected
 from workers.ports import Rung
-from workers.records import Request
+from workers.records import Request, Spent
 from workers.settings.rungs import RungSettings
 
 CHECK = compile_schema(Path(__file__).parents[3] / "config" / "schemas" / "triage.v1.json").check
@@ -65,7 +65,8 @@ def test_the_first_rung_that_has_an_answer_gives_it(tmp_path: Path) -> None:
     """Rungs are asked in their order; a rung that declines passes the record on."""
     (tmp_path / "r.yaml").write_text("rules: [{when: {field: text, equals: known}, then: {category: bug}}]")
     rungs = ladder({"rules": "r.yaml"}, {"review": {"max_per_hour": 1}}, {"default": DEFAULT}, folder=tmp_path)
-    assert descend(rungs, request("known"), LATE, attempts=3) == Fallback("rules", {"category": "bug"}, LATE, 0, 3)
+    asked = Spent(3, 33, 21, 0.5)
+    assert descend(rungs, request("known"), LATE, spent=asked) == Fallback("rules", {"category": "bug"}, LATE, 0, asked)
     assert descend(rungs, request(), LATE) == Fallback("review", None, LATE, 1)
     assert descend(rungs, request(), LATE) == Fallback("default", DEFAULT, LATE, 2)
 
@@ -77,7 +78,7 @@ def test_skip_answers_with_nothing() -> None:
 
 def test_a_ladder_without_an_answer_rejects() -> None:
     """Past the last rung, or without any, the record becomes a dead letter that tells the model's error."""
-    assert descend((), request(), LATE, attempts=2) == Rejected(LATE, attempts=2)
+    assert descend((), request(), LATE, spent=Spent(2)) == Rejected(LATE, attempts=2)
     assert descend(ladder({"rules": {"python": f"{RULES}:by_length"}}), request("no"), LATE) == Rejected(LATE)
 
 

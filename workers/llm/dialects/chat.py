@@ -52,3 +52,11 @@ def name_in(value: object) -> str:
 def count_in(value: object) -> int:
     """Return a number of tokens that the server gives, 0 when it gives none."""
     return value if isinstance(value, int) and value > 0 else 0
+
+
+def counts_in(envelope: dict[str, Any]) -> tuple[int, int]:
+    """Return the input and output tokens in OpenAI's `usage`."""
+    used = envelope.get("usage")
+    if not isinstance(used, dict):
+        return 0, 0
+    return count_in(used.get("prompt_tokens")), count_in(used.get("completion_tokens"))

@@ -10,7 +10,7 @@ import orjson
 
 from workers.errors import AnswerEmpty, AnswerRefused, BadAnswer, BadEnvelope
 from workers.llm.dialects.card import Answers, Card, listed_context_tokens
-from workers.llm.dialects.chat import Completion, count_in, envelope_of, name_in
+from workers.llm.dialects.chat import Completion, counts_in, envelope_of, name_in
 from workers.llm.status import TABLE, Row
 from workers.portable import BY_DIALECT, portable
 from workers.ports import Ask, Frame
@@ -53,13 +53,10 @@ class Completions:
         envelope = envelope_of(body)
         if not isinstance(envelope, dict) or not isinstance(choices := envelope.get("choices"), list):
             raise BadEnvelope("200 without `choices`: no model server, or another dialect")
-        used = envelope.get("usage")
-        if not isinstance(used, dict):
-            used = {}
-        counts = count_in(used.get("prompt_tokens")), count_in(used.get("completion_tokens"))
+        counts = counts_in(envelope)
         model = name_in(envelope.get("model"))
         said = [
-            _said(choice, model, *(_share(count, place, len(choices)) for count in counts))
+            _said(choice, model, (_share(counts[0], place, len(choices)), _share(counts[1], place, len(choices))))
             for place, choice in enumerate(_by_index(choices))
         ]
         if len(said) > 1:
@@ -80,13 +77,13 @@ def _by_index(choices: list[Any]) -> list[dict[str, Any]]:
     return [placed[index] for index in range(len(choices))]
 
 
-def _said(choice: dict[str, Any], model: str, input_tokens: int, output_tokens: int) -> Completion | BadAnswer:
+def _said(choice: dict[str, Any], model: str, counts: tuple[int, int]) -> Completion | BadAnswer:
     text, finish_reason = choice.get("text"), name_in(choice.get("finish_reason"))
     if finish_reason == "content_filter":
-        return AnswerRefused("the model refused (finish_reason content_filter)", name_in(text))
+        return AnswerRefused("the model refused (finish_reason content_filter)", name_in(text), counts)
     if not isinstance(text, str) or not text.strip():
-        return AnswerEmpty(f"the model said nothing (finish_reason {finish_reason or 'missing'})")
-    return Completion(text, model, finish_reason, input_tokens, output_tokens)
+        return AnswerEmpty(f"the model said nothing (finish_reason {finish_reason or 'missing'})", tokens=counts)
+    return Completion(text, model, finish_reason, *counts)
 
 
 def _share(count: int, place: int, places: int) -> int:

@@ -54,8 +54,8 @@ class Custom:
         """
         envelope, at = envelope_of(body), self._settings
         finish_reason = name_in(_at(at.finish_reason, envelope))
-        text = _text(_at(at.answer, envelope), at.answer, finish_reason)
         counts = count_in(_at(at.input_tokens, envelope)), count_in(_at(at.output_tokens, envelope))
+        text = _text(_at(at.answer, envelope), at.answer, finish_reason, counts)
         return Completion(text, name_in(_at(at.model, envelope)), finish_reason, *counts)
 
 
@@ -77,10 +77,11 @@ def _at(path: str | None, envelope: Any) -> Any:
     return lookup(envelope, [] if path == WHOLE else path.split("."))
 
 
-def _text(said: Any, path: str, finish_reason: str) -> str:
+def _text(said: Any, path: str, finish_reason: str, counts: tuple[int, int]) -> str:
     """Return an answer as text, an object or a list as JSON."""
     if said is None or (isinstance(said, str) and not said.strip()):
-        raise AnswerEmpty(f"the model said nothing at `{path}` (finish_reason {finish_reason or 'missing'})")
+        told = f"the model said nothing at `{path}` (finish_reason {finish_reason or 'missing'})"
+        raise AnswerEmpty(told, tokens=counts)
     if isinstance(said, str):
         return said
     if not isinstance(said, dict | list):
@@ -89,4 +90,4 @@ def _text(said: Any, path: str, finish_reason: str) -> str:
     try:
         return orjson.dumps(said).decode()
     except orjson.JSONEncodeError as exc:  # reads 1,024 levels, writes 254
-        raise AnswerOffSchema(f"nests deeper than {MAX_DEPTH}") from exc
+        raise AnswerOffSchema(f"nests deeper than {MAX_DEPTH}", tokens=counts) from exc

@@ -61,7 +61,7 @@ class Ollama:
         if envelope.get("done") is not True:
             raise BadEnvelope("200 that is not `done`: a part of a stream")
         text, finish_reason = said.get("content"), name_in(envelope.get("done_reason"))
-        if not isinstance(text, str) or not text.strip():
-            raise AnswerEmpty(f"the model said nothing (done_reason {finish_reason or 'missing'})")
         counts = count_in(envelope.get("prompt_eval_count")), count_in(envelope.get("eval_count"))
+        if not isinstance(text, str) or not text.strip():
+            raise AnswerEmpty(f"the model said nothing (done_reason {finish_reason or 'missing'})", tokens=counts)
         return Completion(text, name_in(envelope.get("model")), finish_reason, *counts)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from workers.errors import AnswerEmpty, AnswerRefused, BadEnvelope
 from workers.llm.dialects.card import Answers, Card, listed_context_tokens
-from workers.llm.dialects.chat import Completion, conversation, count_in, envelope_of, name_in
+from workers.llm.dialects.chat import Completion, conversation, counts_in, envelope_of, name_in
 from workers.llm.status import TABLE, Row
 from workers.portable import BY_DIALECT, Enforcement, portable
 from workers.ports import Ask, Frame
@@ -47,20 +47,18 @@ class OpenAI:
         envelope = envelope_of(body)
         if not isinstance(envelope, dict) or not isinstance(choices := envelope.get("choices"), list):
             raise BadEnvelope("200 without `choices`: no model server, or another dialect")
+        counts = counts_in(envelope)
         if not choices:
-            raise AnswerEmpty("the server sent no choices")
+            raise AnswerEmpty("the server sent no choices", tokens=counts)
         choice = choices[0]
         if not isinstance(choice, dict) or not isinstance(said := choice.get("message"), dict):
             raise BadEnvelope("200 whose first choice has no `message`")
         text, finish_reason = said.get("content"), name_in(choice.get("finish_reason"))
         if said.get("refusal") or finish_reason == "content_filter":
-            raise AnswerRefused(f"the model refused (finish_reason {finish_reason or 'missing'})", name_in(text))
+            told = f"the model refused (finish_reason {finish_reason or 'missing'})"
+            raise AnswerRefused(told, name_in(text), counts)
         if not isinstance(text, str) or not text.strip():
-            raise AnswerEmpty(f"the model said nothing (finish_reason {finish_reason or 'missing'})")
-        used = envelope.get("usage")
-        if not isinstance(used, dict):
-            used = {}
-        counts = count_in(used.get("prompt_tokens")), count_in(used.get("completion_tokens"))
+            raise AnswerEmpty(f"the model said nothing (finish_reason {finish_reason or 'missing'})", tokens=counts)
         return Completion(text, name_in(envelope.get("model")), finish_reason, *counts)
 
 
