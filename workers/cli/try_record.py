@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,19 @@ from workers import clock, log
 from workers.cli.configuration import Config, read_or_exit
 from workers.cli.dry_run_models import advice, setting_names
 from workers.cli.try_report import Trial, as_plain, exit_code, show
-from workers.errors import EX_CONFIG, BadAnswer, Exit, NoAnswer, NotSelected, Reject, Unavailable
+from workers.errors import EX_CONFIG, BadAnswer, Exit, Misconfigured, NoAnswer, NotSelected, Reject, Unavailable
 from workers.ladder import descend
 from workers.llm import Client
-from workers.outcome import Enriched, Outcome, Rejected
+from workers.outcome import Deferred, Enriched, Outcome, Rejected
 from workers.pipeline import next_best, unasked
-from workers.records import Outgoing, Record, Request, Spent
+from workers.records import Outgoing, Passage, Record, Request, Spent
 from workers.second_ask import second_ask
 from workers.settings.model import Settings
 from workers.settings.problems import shown
 from workers.settings.servers import ModelSettings
 from workers.stages.s1_decode import decode
 from workers.stages.s2_prompt import build
-from workers.stages.s3_call import patience
+from workers.stages.s3_call import holds, may_defer
 from workers.stages.s4_parse import parse
 from workers.stages.s5_route import route
 from workers.task import Task, ask_of, compile_task
@@ -68,10 +67,10 @@ def try_record(  # noqa: PLR0913 - a verb's options are its arguments
     """Send one record through a task, and show each step: prompt, reply, answer, and what would be produced.
 
     Makes one call, to the first endpoint of the model that this record is sent to first (or as --model and --endpoint
-    say), and touches no Kafka. When a step fails: which one, why, and which rung of the ladder would answer with what.
-    Long texts are shortened in the middle. Exit codes: 0 the model's answer is good, 1 it is not, or the record or its
-    output was refused; 78 errors in the configuration, or the model refuses it (key, name, path); 69 the model cannot
-    be reached.
+    say), and touches no Kafka. When a step fails: which one, why, and which rung of the ladder would answer with what,
+    or that the worker would defer the record or hold it. Long texts are shortened in the middle. Exit codes: 0 the
+    model's answer is good, 1 it is not, or the record or its output was refused; 78 errors in the configuration, or the
+    model refuses it (key, name, path); 69 the model cannot be reached.
 
     Example: echo '{"subject": "Refund?"}' | penstock try config/pipelines/tickets.yaml --record -
     """
@@ -204,16 +203,26 @@ async def _outcome(trial: Trial, record: Record, settings: Settings, wanted: Wan
 
 
 def _without(error: NoAnswer, request: Request, trial: Trial, began_s: float) -> Outcome | None:
-    """Return what the ladder says, None when the worker would hold; note what the worker would do before that."""
+    """Return what the ladder says, or that the worker would defer the record; None when it would hold it.
+
+    Note what it would do before that. Of the models below nothing is known: they count as away, too.
+    """
     task = trial.task
-    if isinstance(error, Unavailable) and patience(error, task, waited_s=0.0, began_s=began_s) == math.inf:
+    if isinstance(error, Misconfigured) or (isinstance(error, Unavailable) and holds(error, task, began_s)):
         return None
     if isinstance(error, BadAnswer) and trial.prompt and trial.reply:
         again = second_ask(trial.prompt, error, trial.reply, task)
         trial.asks_again = again[0] if again else None
     said = trial.reply or (error if isinstance(error, BadAnswer) else None)
     spent = Spent(1, said.input_tokens, said.output_tokens) if said else Spent(1)
+    if may_defer(error, task, Passage(task.settings.deadline_s, stale_at_s=_stale_at_s(task, began_s))):
+        return Deferred(error, 1, spent)
     return descend(task.ladder, request, error, spent=spent)
+
+
+def _stale_at_s(task: Task, began_s: float) -> float | None:
+    """Return when the record is too old: Kafka has it since now."""
+    return None if task.settings.max_age_s is None else began_s + task.settings.max_age_s
 
 
 def produced(record: Record, outcome: Outcome, task: Task) -> tuple[Outcome, list[Outgoing]]:

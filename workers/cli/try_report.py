@@ -21,7 +21,7 @@ from workers.errors import (
     Unavailable,
 )
 from workers.log.redact import Redactor
-from workers.outcome import Enriched, Fallback, Outcome, Rejected
+from workers.outcome import Deferred, Enriched, Fallback, Outcome, Rejected
 from workers.records import Outgoing, Prompt, Reply
 from workers.settings.rungs import ModelRung
 from workers.settings.servers import ModelSettings
@@ -80,13 +80,26 @@ def as_plain(trial: Trial, redactor: Redactor) -> dict[str, Any]:
         "tier": "model" if isinstance(outcome, Enriched) else outcome.tier if isinstance(outcome, Fallback) else None,
         "rung": _place(outcome, trial.task) if isinstance(outcome, Fallback) else None,
         "enrichment": outcome.enrichment if isinstance(outcome, Enriched | Fallback) else None,
+        "deferral": _deferral(outcome, trial) if isinstance(outcome, Deferred) else None,
         "produced": [_outgoing(one) for one in trial.outgoing],
     }
     return {name: _hidden(value, redactor) for name, value in plain.items()}
 
 
 def _outcome_name(outcome: Outcome | None) -> str:
-    return {Enriched: "enriched", Fallback: "fallback", Rejected: "rejected"}.get(type(outcome), "held")
+    names = {Enriched: "enriched", Fallback: "fallback", Rejected: "rejected", Deferred: "deferred"}
+    return names.get(type(outcome), "held")
+
+
+def _deferral(outcome: Deferred, trial: Trial) -> dict[str, Any]:
+    settings = trial.task.settings
+    [outgoing] = trial.outgoing
+    return {
+        "topic": outgoing.topic,
+        "retry_delay_s": settings.retry_delay_s,
+        "nth": outcome.deferrals,
+        "max_deferrals": settings.max_deferrals,
+    }
 
 
 def _place(outcome: Fallback, task: Task) -> int | None:
@@ -215,6 +228,10 @@ def _ending(plain: Mapping[str, Any]) -> str:
         case "fallback":
             by = "the model is not asked" if plain["rung"] is None else f"ladder[{plain['rung']}] answers"
             return f"fallback: {by}, tier {plain['tier']}"
+        case "deferred":
+            to = plain["deferral"]
+            nth = f"deferral {to['nth']} of {to['max_deferrals']} before the ladder answers"
+            return f"deferred: for {to['retry_delay_s']:g} s to {to['topic']}, {nth}"
         case "held":
             return "held: the worker would wait for the model, and produce nothing"
     return "rejected: a dead letter"

@@ -221,6 +221,50 @@ async def test_under_hold_the_worker_would_wait(tmp_path: Path) -> None:
     assert (code, plain["outcome"], plain["produced"]) == (69, "held", [])
 
 
+async def test_under_hold_the_worker_would_wait_for_all_its_models(tmp_path: Path) -> None:
+    """The next model is asked first; with that away as well nobody leaves, from whichever of them one looks at it."""
+    text = LADDER.replace("    model: small\n", "    model: small\n    when_unavailable: hold\n")
+    for model in ("small", "large"):
+        code, plain, _ = await tried(tmp_path, status(500), text=text, wanted=Wanted(model=model))
+        assert (code, plain["outcome"], plain["produced"]) == (69, "held", [])
+    assert (await tried(tmp_path, answer("no"), text=text))[1]["outcome"] == "fallback"
+
+
+DEFERS = SOUND.replace(
+    "    model: small\n",
+    "    model: small\n    order: none\n    when_unavailable: defer\n    retry_delay_s: 300\n    max_deferrals: 2\n",
+)
+
+
+async def test_a_record_that_the_worker_would_defer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says where to, for how long and how often, and shows what would be written there; no rung answers yet."""
+    code, plain, _ = await tried(tmp_path, status(500), text=DEFERS)
+    assert (code, plain["outcome"], plain["tier"], plain["rung"]) == (69, "deferred", None, None)
+    there = {"topic": "raw.triage.retry", "retry_delay_s": 300.0, "nth": 1, "max_deferrals": 2}
+    assert plain["deferral"] == there
+    [one] = plain["produced"]
+    assert (one["topic"], one["headers"]["__penstock.retry.deferrals"], one["value"]) == (
+        "raw.triage.retry",
+        "1",
+        RECORD.decode(),
+    )
+    show(plain)
+    shown = capsys.readouterr().out
+    assert "deferred: for 300 s to raw.triage.retry, deferral 1 of 2 before the ladder answers" in shown
+
+
+@pytest.mark.parametrize(
+    ("step", "more"),
+    [(answer("no"), ""), (status(400), ""), (status(500), "    max_age_s: 200\n")],
+    ids=["bad answer", "refused", "would come back too old"],
+)
+async def test_a_record_that_a_later_try_would_not_mend(step: Step, more: str, tmp_path: Path) -> None:
+    """The ladder answers at once, though the task defers."""
+    text = DEFERS.replace("    order: none\n", f"    order: none\n{more}")
+    _, plain, _ = await tried(tmp_path, step, text=text)
+    assert (plain["outcome"], plain["deferral"], plain["tier"]) == ("fallback", None, "rules")
+
+
 @pytest.mark.parametrize(
     ("value", "stage", "reason"),
     [(b"{", "decode", "not_json"), (b"", "decode", "empty"), (b'{"other": 1}', "prompt", "template")],
