@@ -134,8 +134,61 @@ def _renderer(path: Path, source: str) -> Callable[..., str]:
         raise PromptInvalid(path, [(exc.lineno, 1, exc.message or "syntax error")]) from exc
     except TemplateError as exc:
         raise PromptInvalid(path, [(1, 1, str(exc))]) from exc
-    # A plain dict: Jinja's own layered one costs another 4 us per prompt.
-    return Template.from_code(environment, code, dict(environment.globals)).render
+    its_own = dict(environment.globals)
+    template = Template.from_code(environment, code, its_own)
+    root, blocks, context = template.root_render_func, template.blocks, environment.context_class
+
+    def render(**names: Any) -> str:
+        """Do what `Template.render` does, without its copies of the names: those take two fifths of the time."""
+        try:
+            return "".join(root(context(environment, its_own | names, path.name, blocks)))
+        except Exception:  # noqa: BLE001 - whatever it is, Jinja gives it the template's lines
+            environment.handle_exception()
+
+    paths = _fields(tree)
+    return render if paths is None else _strung(paths, render)
+
+
+def _fields(tree: nodes.Template) -> list[str | tuple[str, ...]] | None:
+    """Return the parts of a template that has texts and fields (`{{ record.text }}`) only, None for any other."""
+    parts: list[str | tuple[str, ...]] = []
+    for output in tree.body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for node in output.nodes:
+            part = node.data if isinstance(node, nodes.TemplateData) else _path(node)
+            if part is None:
+                return None
+            parts.append(part)
+    return parts
+
+
+def _path(node: nodes.Node) -> tuple[str, ...] | None:
+    if isinstance(node, nodes.Name):
+        return (node.name,) if node.name in NAMES else None
+    if not isinstance(node, nodes.Getattr):
+        return None
+    path = _path(node.node)
+    return None if path is None else (*path, node.attr)
+
+
+def _strung(parts: list[str | tuple[str, ...]], render: Callable[..., str]) -> Callable[..., str]:
+    """Return what renders texts and fields as `render` does, at a fifth of its time; what is no field is left to it."""
+
+    def strung(**names: Any) -> str:
+        texts = []
+        for part in parts:
+            value: Any = part
+            if type(part) is tuple:
+                value = names
+                for name in part:
+                    if type(value) is not dict or name not in value:
+                        return render(**names)
+                    value = value[name]
+            texts.append(str(value))
+        return "".join(texts)
+
+    return strung
 
 
 def _unknown_names(tree: nodes.Template) -> Iterator[tuple[int, int, str]]:

@@ -78,9 +78,9 @@ def _headers(record: Record) -> dict[str, str]:
 
 def _harmless(text: str) -> str:
     """Remove what a person cannot see, and break what a model server would take for the end of a turn."""
-    # The expression alone would do; for ASCII the table is five times faster.
+    # The expressions alone would do; for ASCII the table is five times faster, and looking for a bracket thirty times.
     text = text.encode().translate(None, _CONTROLS).decode() if text.isascii() else _INVISIBLE.sub("", text)
-    return _MARK.sub(_apart, text)
+    return _MARK.sub(_apart, text) if "<" in text or "[" in text or "]" in text else text
 
 
 def _apart(begins: re.Match[str]) -> str:
