@@ -25,7 +25,7 @@ from workers.errors import EX_CONFIG, EX_UNAVAILABLE, Exit
 from workers.log import get_logger, hide
 from workers.settings.model import Kafka, Security, Settings
 from workers.settings.secret_file import reread
-from workers.stream import broken_writes, fresh_credentials, header_names
+from workers.stream import broken_writes, fresh_credentials, header_names, quick_lz4
 from workers.stream.diagnosis import why_unreachable
 
 _MAX_POLL_INTERVAL_MS = 86_400_000
@@ -146,6 +146,7 @@ def heartbeat_s(kafka: Kafka) -> float:
 
 def producer(kafka: Kafka, *, max_batch_size_bytes: int, idempotent: bool = True) -> AIOKafkaProducer:
     """Return a producer, not started. An idempotent one never gives up by itself: waits are bounded by who calls."""
+    quick_lz4.use()
     return AIOKafkaProducer(
         **client_options(kafka),
         enable_idempotence=idempotent,
