@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from tests.bench.matrix.workloads import PARTITIONS
 from tests.bench.stages.bed import Bed, clock
@@ -13,8 +14,9 @@ from tests.support.topics import New, produce
 from workers.records import Outgoing
 from workers.stages.s5_route import route
 from workers.stream import clients
+from workers.stream.accumulator import Accumulator, Sending
 from workers.stream.intake import FETCH_MAX_RECORDS
-from workers.stream.outgoing import BATCH_BYTES, Outgoings
+from workers.stream.outgoing import BATCH_BYTES, Outgoings, size_bytes
 
 FETCH_S = 30.0
 
@@ -73,20 +75,29 @@ async def produce_confirmed(bed: Bed) -> float:
 
 
 async def produce_unconfirmed(bed: Bed) -> float:
-    """The same records with the same producer, and nobody waits for a confirmation."""
+    """The same records in batches as well, and no record waits for its confirmation, only the last of all."""
     outgoings = _outgoings(bed)
     producer = clients.producer(bed.settings.kafka, max_batch_size_bytes=BATCH_BYTES)
 
-    async def slot(number: int) -> None:
-        for one in outgoings[number :: bed.slots]:
-            await producer.send(one.topic, one.value, key=one.key, partition=one.partition, headers=one.headers)
+    async def current() -> AIOKafkaProducer:
+        return producer
+
+    def spent(_: AIOKafkaProducer, error: KafkaError) -> None:
+        raise error
+
+    accumulator = Accumulator(current, spent)
+    accumulator.batch_bytes = BATCH_BYTES
+
+    async def all_sent(some: Sequence[Outgoing]) -> None:
+        answers = [accumulator.add(Sending(one, size_bytes(one), 0.0), one.partition or 0) for one in some]
+        for answer in answers:
+            await answer
 
     await producer.start()
     try:
-        await slot(0)
+        await all_sent(outgoings[: bed.slots])
         with clock() as took:
-            await asyncio.gather(*map(slot, range(bed.slots)))
-            await producer.flush()
+            await all_sent(outgoings)
     finally:
         await producer.stop()
     return took.cpu_s
