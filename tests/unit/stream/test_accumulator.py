@@ -72,11 +72,14 @@ async def test_all_partitions_linger_together() -> None:
     """From the first record of any: one request has the batches of all, also of those that began later."""
     out = Out(Producer(*[NEVER] * 3))
     out.send(b"1")
+    timer = out._linger
     await asyncio.sleep(PATIENT_S / 10)
     out.send(b"2", partition=1)
     out.send(b"3", topic="other")
+    assert out._linger is timer
     await until(lambda: out.taken() != [])
     assert out.producer.taken == [("out", 0, [b"1"]), ("out", 1, [b"2"]), ("other", 0, [b"3"])]
+    assert not out._gathered
     out.close()
 
 
@@ -173,6 +176,7 @@ async def test_a_record_that_is_none_costs_nobody_else() -> None:
     assert out.taken() == [[b"1", b"2"]]
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("seam", ["create_batch", "send_batch"])
 async def test_a_bug_is_told_to_those_who_wait(monkeypatch: pytest.MonkeyPatch, seam: str) -> None:
     """They would wait for ever; who comes later is not touched by it."""
@@ -183,10 +187,37 @@ async def test_a_bug_is_told_to_those_who_wait(monkeypatch: pytest.MonkeyPatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(out.producer, seam, broken)
-        answers = await answered(out.send(b"1", b"2"))
+        answers = await answered(out.send(LARGE, LARGE))
         assert [type(answer) for answer in answers] == [RuntimeError] * 2
-    assert await answered(out.send(b"3")) == [None]
+    later = out.send(b"3")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert out.taken() == []
+    assert await answered(later) == [None]
     assert out.taken() == [[b"3"]]
+
+
+async def test_what_is_sent_away_flies_again_with_what_is_known_of_it() -> None:
+    """Its last error stays to be read: that a producer was closed says nothing about the record."""
+    out = Out(Producer())
+    take: Any = out.producer.send_batch
+    producer: Any = out.producer
+
+    async def send_never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    producer.send_batch = send_never
+    one = sending(b"1")
+    one.error = "KafkaTimeoutError"
+    answer = out.add(one, 0)
+    await asyncio.sleep(4 * LINGER_S)
+    producer.send_batch = take
+    out.send_away(Producer())  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert out.taken() == []
+    out.send_away(producer)
+    assert await answered([answer]) == [None]
+    assert one.error == "KafkaTimeoutError"
 
 
 async def test_a_close_that_meets_the_producers_end_is_not_lost() -> None:
