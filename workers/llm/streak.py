@@ -4,7 +4,6 @@ The order in which they end misleads twice: answers to calls from before an outa
 may be quicker than an answer, so that of a hundred calls begun together the ten that fail end first.
 """
 
-import contextlib
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ class Call:
     counts: bool
     ended_s: float = math.inf
     reason: str = ""
+    left_out: bool = False
 
 
 class Streak:
@@ -34,6 +34,7 @@ class Streak:
     def __init__(self, enough: int) -> None:
         self._enough = enough
         self._calls: deque[Call] = deque()
+        self._left_out = 0
         self._begun = 0
 
     def begin(self, now_s: float, *, again: bool) -> Call:
@@ -50,8 +51,12 @@ class Streak:
 
     def leave_out(self, call: Call) -> None:
         """End a call that says neither that the server works nor that it does not."""
-        with contextlib.suppress(ValueError):
-            self._calls.remove(call)
+        # Not taken out one by one: a revoke leaves out all that run, each of which would be looked for.
+        call.left_out = True
+        self._left_out += 1
+        if 2 * self._left_out > len(self._calls):
+            self._calls = deque(other for other in self._calls if not other.left_out)
+            self._left_out = 0
 
     def fail(self, call: Call, reason: str, now_s: float) -> bool:
         """End a call that failed; return whether there is a streak."""
@@ -68,6 +73,8 @@ class Streak:
         count = 0
         failed_from_s: dict[str, float] = {}
         for call in self._calls:
+            if call.left_out:
+                continue
             if call.ended_s == math.inf:
                 count = 0
                 failed_from_s.clear()
