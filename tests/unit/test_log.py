@@ -15,7 +15,10 @@ from urllib.parse import quote
 import pytest
 import structlog
 
+from tests.support.wire import make_record, make_task, route_at_now
 from workers import log
+from workers.llm.status import error_for
+from workers.outcome import Rejected
 from workers.settings.secret_file import SecretFile, reread
 
 CANARY = 'c4n"ry/p@ss\\wörd+&='
@@ -175,6 +178,17 @@ def test_scrub_knows_the_loaded_secrets(output: Output) -> None:
     assert log.scrub("http://u:p@host") == "http://**********@host"
     output.configure()
     assert log.scrub(f"refused {CANARY}") == "refused **********"
+
+
+def test_a_dead_letter_holds_no_secret(output: Output) -> None:
+    """A server may send the key back as its error's code, which our error quotes."""
+    output.configure(secrets=("sk-canary",))
+    error = error_for(400, {}, b'{"error": {"message": "no", "code": "sk-canary"}}', "http://m:8000")
+    assert "sk-canary" in str(error)
+    [outgoing] = route_at_now(make_record(), Rejected(error), make_task())
+    message = dict(outgoing.headers)["__penstock.errors.exception.message"] or b""
+    assert message.startswith(b"400 from http://m:8000: ")
+    assert b"sk-canary" not in message
 
 
 def test_numbers_and_long_texts(output: Output) -> None:

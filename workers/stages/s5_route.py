@@ -11,6 +11,7 @@ from topics.provenance import Provenance, rfc3339
 from topics.shapes import NotMergeable, Shape
 from workers import clock
 from workers.errors import BadAnswer, Internal, MergeRefused
+from workers.log import scrub
 from workers.outcome import Deferred, Enriched, Erased, Fallback, Outcome, Rejected
 from workers.records import OLDEST_TIMESTAMP_MS, Outgoing, Record
 from workers.task import Task
@@ -205,7 +206,7 @@ def _dead_letter(record: Record, outcome: Rejected, task: Task, partitions: Mapp
         stage=error.stage,
         reason=error.reason,
         exception_class=f"{type(error).__module__}.{type(error).__qualname__}",
-        exception_message=str(error),
+        exception_message=scrub(str(error)),
         attempts=outcome.attempts,
         endpoint=error.endpoint,
     )
