@@ -29,7 +29,7 @@ def said(template: str, folder: Path, names: dict[str, Any]) -> str:
     user.write_text(template)
     try:
         return compile_prompt(system, user).render(**names)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - a template can raise anything
         return f"failed: {explain(exc)}"
 
 

@@ -180,22 +180,33 @@ class Client:
         grant = self._admission.take(course.failed) or await self._admission.wait(
             passage, course.wait_s, failed=course.failed, last=course.last
         )
-        began_s = monotonic_s()
+        to, began_s = self._targets[grant.endpoint.index], monotonic_s()
         try:
-            return await self._call(course, grant, began_s)
+            timeout_s = self._begin(course, grant, began_s)
+            said = await self._server.ask(to, course.prompt.body, timeout_s, records=course.prompt.records)
         except NoAnswer as error:
-            error.endpoint = grant.endpoint.label
+            error.endpoint = to.label
             if grant.held:
                 course.failed, course.last = course.failed | {grant.endpoint}, grant.trial
                 self._admission.settle(grant, error)
                 self._series.failed(error, monotonic_s() - began_s)
             raise
+        else:
+            reply = _reply(said, to, monotonic_s() - began_s, attempts=passage.attempts)
+            self._admission.settle(grant, None)
+            self._series.answered(reply)
+            return reply
         finally:
             passage.free()
             self._admission.release(grant)  # not settled: cancelled, which says nothing about the endpoint
 
-    async def _call(self, course: _Course, grant: Grant, began_s: float) -> Reply:
-        passage, to = course.passage, self._targets[grant.endpoint.index]
+    def _begin(self, course: _Course, grant: Grant, began_s: float) -> float:
+        """Start the record's deadline and count the call; return the seconds that it may take.
+
+        Raises:
+            DeadlineOver: too few are left; the slot was given back.
+        """
+        passage = course.passage
         begun = passage.ends_at_s is not None
         passage.begin(began_s)
         left_s = passage.left_s(began_s)
@@ -207,12 +218,7 @@ class Client:
         course.calls += 1
         passage.attempts += 1
         passage.occupy()
-        timeout_s = min(self._settings.timeout_s, left_s)
-        said = await self._server.ask(to, course.prompt.body, timeout_s, records=course.prompt.records)
-        reply = _reply(said, to, monotonic_s() - began_s, attempts=passage.attempts)
-        self._admission.settle(grant, None)
-        self._series.answered(reply)
-        return reply
+        return min(self._settings.timeout_s, left_s)
 
     async def _again(self, course: _Course, failed_by: Unavailable) -> Reply:
         """Go on after a first failure. stamina is entered only now: without a failure it would cost 39 us a record."""

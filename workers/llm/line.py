@@ -85,7 +85,7 @@ class Line:
         begun = waiter.passage.ends_at_s is not None and not waiter.last
         (self._begun if begun else self._fresh)[waiter] = None
         self.advance(now_s)
-        if not waiter.future.done():
+        if not waiter.future.done() and waiter.ends_at_s(self._broken_since_s) < math.inf:
             self._watch(waiter)
             self._turn_away(now_s)
             self._set_wake(now_s)
@@ -109,6 +109,10 @@ class Line:
 
     def advance(self, now_s: float) -> None:
         """Let in whom the endpoints admit, turn away whose time is over."""
+        if not self._begun and not self._fresh:  # with slots enough that is always so
+            self._ends.clear()
+            self._broken_since_s, self.wake_at_s = None, math.inf
+            return
         self._turn_away(now_s)
         self._let_in(now_s)
         self._note_broken(now_s)
@@ -120,29 +124,30 @@ class Line:
         At equal share one that needs a trial comes first: otherwise it would stay open as long as the load is low.
         """
         barred = failed if failed and self.another_works(failed, now_s) else ()
-        best: Endpoint | None = None
-        best_rank = (True, math.inf, True)
-        for endpoint in self.endpoints:
-            if endpoint.admits(now_s) and endpoint not in barred:
-                rank = (endpoint in failed, endpoint.in_use / endpoint.room, endpoint.breaker.closed)
-                if best is None or rank < best_rank:
-                    best, best_rank = endpoint, rank
-        return best
+        admit = [each for each in self.endpoints if each.admits(now_s) and each not in barred]
+        if len(admit) < 2:  # noqa: PLR2004 - nothing to compare
+            return admit[0] if admit else None
+        return min(admit, key=lambda each: (each in failed, each.in_use / each.room, each.breaker.closed))
 
     def _let_in(self, now_s: float) -> None:
-        while (waiter := self._next(now_s)) is not None:
+        while (first := self._next(now_s)) is not None:
+            waiter, endpoint = first
             self._remove(waiter)
-            if not waiter.future.done() and (endpoint := self._choose(waiter.failed, now_s)) is not None:
+            if endpoint is not None:
                 waiter.grant = endpoint.enter(now_s, again=bool(waiter.failed))
                 waiter.future.set_result(waiter.grant)
 
-    def _next(self, now_s: float) -> Waiter | None:
-        """Return the first who can be let in, or who was cancelled and whose task has not run yet."""
-        if not any(endpoint.admits(now_s) for endpoint in self.endpoints):
+    def _next(self, now_s: float) -> tuple[Waiter, Endpoint | None] | None:
+        """Return the first who can be let in, and where; None for where: he was cancelled, his task has not run yet."""
+        nearest = self._choose((), now_s)
+        if nearest is None:
             return None
         for waiter in self:
-            if waiter.future.done() or not waiter.failed or self._choose(waiter.failed, now_s) is not None:
-                return waiter
+            if waiter.future.done():
+                return waiter, None
+            endpoint = self._choose(waiter.failed, now_s) if waiter.failed else nearest
+            if endpoint is not None:
+                return waiter, endpoint
         return None
 
     def _note_broken(self, now_s: float) -> None:
@@ -179,14 +184,15 @@ class Line:
             self._watch(waiter)
 
     def _set_wake(self, now_s: float) -> None:
+        self.wake_at_s = math.inf
         if not len(self):
-            self.wake_at_s = math.inf
             return
-        # Who waits beside an endpoint that admits now waits for another: time changes nothing at that one.
-        later_s = (endpoint.admits_from_s() for endpoint in self.endpoints)
-        self.wake_at_s = min((at_s for at_s in later_s if at_s > now_s), default=math.inf)
         if self._ends:
-            self.wake_at_s = min(self.wake_at_s, self._ends[0][0])
+            self.wake_at_s = self._ends[0][0]
+        for endpoint in self.endpoints:
+            # Who waits beside an endpoint that admits now waits for another: time changes nothing at that one.
+            if now_s < (admits_from_s := endpoint.admits_from_s()) < self.wake_at_s:
+                self.wake_at_s = admits_from_s
 
     def _refuse(self, waiter: Waiter, now_s: float) -> None:
         self._remove(waiter)

@@ -62,7 +62,13 @@ class Server:
         Raises:
             NoAnswer: the class says what the answer is instead, and whether it is retryable.
         """
-        return self._read(to, *await self._post(to, body, timeout_s), records)
+        key, began_s = self._key, monotonic_s()
+        answer = await self._transport.post(to, body, timeout_s)
+        if answer[0] in _KEY_REFUSED and key is not None and self._renewed(key):  # a newer one: rotated while we ran
+            left_s = timeout_s - (monotonic_s() - began_s)
+            if left_s > 0:
+                answer = await self._transport.post(to, body, left_s)
+        return self._read(to, *answer, records)
 
     async def probe(self, to: Target, body: bytes) -> Completion:
         """Ask with a prompt of ours: as `ask`, but an error also quotes what the server said."""
@@ -84,16 +90,6 @@ class Server:
                 if body is not None:
                     said[path] = body
         return self._dialect.card(self._settings.model, said)
-
-    async def _post(self, to: Target, body: bytes, timeout_s: float) -> tuple[int, Mapping[str, str], bytes]:
-        """Post once; once more when the key was refused and a newer one can be had (rotated while we ran)."""
-        key, began_s = self._key, monotonic_s()
-        answer = await self._transport.post(to, body, timeout_s)
-        if answer[0] in _KEY_REFUSED and key is not None and self._renewed(key):
-            left_s = timeout_s - (monotonic_s() - began_s)
-            if left_s > 0:
-                return await self._transport.post(to, body, left_s)
-        return answer
 
     def _renewed(self, refused: SecretStr) -> bool:
         """Return whether the key is another than the refused one by now, reading its file again if need be."""

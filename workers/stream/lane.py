@@ -37,7 +37,6 @@ class Lane:
         self.window = window
         self._sink = sink
         self._failed = failed
-        self._workers: set[asyncio.Task[None]] = set()
         self._unwritable = 0
         self._duration = metrics.RECORD_S.labels(task.name)
         self._age = metrics.RECORD_AGE_S.labels(task.name)
@@ -89,9 +88,7 @@ class Lane:
     def start(self, batch: Iterable[Delivery]) -> None:
         """Run deliveries, each the first of its key. Never raises: an agent must not crash."""
         for delivery in batch:
-            worker = asyncio.create_task(self._run(delivery))
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            delivery.worker = asyncio.create_task(self._run(delivery))
 
     async def _run(self, first: Delivery) -> None:
         """Run a delivery and then, one after the other, those of its key that waited for it.
@@ -101,7 +98,7 @@ class Lane:
         delivery: Delivery | None = first
         while delivery is not None:
             if not delivery.ledger.leaving:
-                delivery.worker = asyncio.current_task()
+                delivery.worker = first.worker
                 self.window.started.add(delivery)
                 try:
                     await self._one(delivery)
@@ -114,7 +111,8 @@ class Lane:
             delivery = self.window.leave(delivery)
 
     async def _one(self, delivery: Delivery) -> None:
-        await self._allowed()
+        if not self._may_start():
+            await self._allowed()
         began_s = monotonic_s()
         outcome = await decide(delivery.record, self.task, delivery.passage)
         self._report_bug(delivery, outcome)
@@ -208,9 +206,10 @@ class Lane:
             await asyncio.wait(workers, timeout=min(left_s, 0.05))
 
     def abandon(self) -> None:
-        """Cancel whatever still runs: the drain is over."""
-        for worker in self._workers:
-            worker.cancel()
+        """Cancel whatever still runs: the drain is over. What has not begun by now belongs to partitions that left."""
+        for delivery in self.window.started:
+            if delivery.worker is not None:
+                delivery.worker.cancel()
 
 
 def _labels(outcome: Outcome) -> tuple[str, str, str]:

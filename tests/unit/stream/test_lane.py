@@ -217,7 +217,7 @@ async def test_abandon_ends_what_still_runs() -> None:
         await rig.intake.settle(0.0)
         await rig.intake.last_commit()
         rig.lane.abandon()
-        await until(lambda: not rig.lane._workers)
+        await until(lambda: not rig.window.started)
         assert rig.window.count == 0
 
 

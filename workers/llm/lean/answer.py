@@ -5,6 +5,7 @@ headers and bare line feeds are refused (RFC 9112, sections 5, 6 and 11.2).
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import httptools
 
@@ -50,6 +51,11 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._raw[name.lower().encode("latin-1")].decode("latin-1")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As Mapping's, which raises and catches a KeyError for what is not there, and most is not."""
+        value = self._raw.get(name.lower().encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._raw)

@@ -1,10 +1,10 @@
 """The same seam as `workers.llm.transport.Transport`, without aiohttp: one POST, its whole answer in memory."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -86,7 +86,9 @@ class LeanTransport:
             await self._names.close()
         self._names = self._dialer = None
 
-    async def post(self, to: Target, body: bytes, timeout_s: float) -> tuple[int, Mapping[str, str], bytes]:
+    def post(
+        self, to: Target, body: bytes, timeout_s: float
+    ) -> Coroutine[Any, Any, tuple[int, Mapping[str, str], bytes]]:
         """Return status, headers and body of the answer, whatever the status, within `timeout_s` in all.
 
         Raises:
@@ -99,18 +101,11 @@ class LeanTransport:
         if line is None or line.to is not to:
             line = self._line(to)
         if self._ids is None:
-            return await self._exchange(
-                line, b"%bContent-Length: %d\r\n\r\n%b" % (line.head, len(body), body), timeout_s
-            )
-        request_id = self._ids.new()
-        request = b"%b%b: %b\r\nContent-Length: %d\r\n\r\n%b" % (
-            line.head,
-            _ID_HEADER,
-            request_id.encode(),
-            len(body),
-            body,
-        )
-        return await self._exchange(line, request, timeout_s, request_id)
+            request_id, head = None, line.head
+        else:
+            request_id = self._ids.new()
+            head = b"%b%b: %b\r\n" % (line.head, _ID_HEADER, request_id.encode())
+        return self._exchange(line, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body), timeout_s, request_id)
 
     async def get(self, to: Target, path: str, timeout_s: float) -> bytes | None:
         """Return the body of a 200 at another path of the server, None for any other answer. Raises as `post`."""
