@@ -15,7 +15,8 @@ class RetryBudget:
 
     def earn(self) -> None:
         """Note a first call."""
-        self.left = min(RESERVE, self.left + SHARE)
+        if self.left < RESERVE:
+            self.left = min(RESERVE, self.left + SHARE)
 
     def spend(self) -> bool:
         """Return whether one more call may be made, and take it from the budget."""

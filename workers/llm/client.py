@@ -330,7 +330,7 @@ def _reply(said: Completion, to: Target, latency_s: float, *, attempts: int) -> 
         said.output_tokens,
         latency_s,
         attempts,
-        members=tuple(_member(one, to, latency_s) for one in said.members),
+        members=tuple(_member(one, to, latency_s) for one in said.members) if said.members else (),
     )
 
 

@@ -124,10 +124,15 @@ class Line:
         At equal share one that needs a trial comes first: otherwise it would stay open as long as the load is low.
         """
         barred = failed if failed and self.another_works(failed, now_s) else ()
-        admit = [each for each in self.endpoints if each.admits(now_s) and each not in barred]
-        if len(admit) < 2:  # noqa: PLR2004 - nothing to compare
-            return admit[0] if admit else None
-        return min(admit, key=lambda each: (each in failed, each.in_use / each.room, each.breaker.closed))
+        best: Endpoint | None = None
+        for each in self.endpoints:
+            if (
+                each.admits(now_s)
+                and each not in barred
+                and (best is None or _rank(each, failed) < _rank(best, failed))
+            ):
+                best = each
+        return best
 
     def _let_in(self, now_s: float) -> None:
         while (first := self._next(now_s)) is not None:
@@ -142,17 +147,22 @@ class Line:
         nearest = self._choose((), now_s)
         if nearest is None:
             return None
-        for waiter in self:
-            if waiter.future.done():
-                return waiter, None
-            endpoint = self._choose(waiter.failed, now_s) if waiter.failed else nearest
-            if endpoint is not None:
-                return waiter, endpoint
+        for waiters in (self._begun, self._fresh):
+            for waiter in waiters:
+                if waiter.future.done():
+                    return waiter, None
+                endpoint = self._choose(waiter.failed, now_s) if waiter.failed else nearest
+                if endpoint is not None:
+                    return waiter, endpoint
         return None
 
     def _note_broken(self, now_s: float) -> None:
         """Start or stop the clock of `wait_s`: it runs while no endpoint's breaker is closed, trials included."""
-        if not len(self) or any(endpoint.breaker.closed for endpoint in self.endpoints):
+        for endpoint in self.endpoints:
+            if endpoint.breaker.closed:
+                self._broken_since_s = None
+                return
+        if not len(self):
             self._broken_since_s = None
         elif self._broken_since_s is None:
             self._broken_since_s = now_s
@@ -212,3 +222,7 @@ class Line:
     def _remove(self, waiter: Waiter) -> None:
         self._begun.pop(waiter, None)
         self._fresh.pop(waiter, None)
+
+
+def _rank(endpoint: Endpoint, failed: Collection[Endpoint]) -> tuple[bool, float, bool]:
+    return endpoint in failed, endpoint.in_use / endpoint.room, endpoint.breaker.closed
