@@ -23,7 +23,7 @@ NOTICE_S = 1.0
 those of a worker that goes on asking."""
 QUIET_S = 4.0
 """Twice the longest call."""
-TOGETHER_S, APART_S = 10.0, 5.0
+JOIN_LIMIT_S, TOGETHER_S, APART_S = 60.0, 5.0, 5.0
 AFTERMATH_S = 0.3
 """So long the broker may still append what a killed process had sent; no worker starts faster."""
 
@@ -57,6 +57,18 @@ class Scene:
     async def until(self, share: float) -> None:
         """Wait until so many of the records are in the output."""
         await self.progress.until(int(self.case.records * share), self.case.limit_s, self.worker.alive)
+
+    async def until_both_work(self) -> None:
+        """Wait until there have been more calls at once than one worker makes.
+
+        Raises:
+            StoppedError: the second one does nothing.
+        """
+        ends_at_s = time.monotonic() + JOIN_LIMIT_S
+        while self.endpoint.stats()["most_running"] <= self.case.slots:
+            if time.monotonic() > ends_at_s:
+                raise StoppedError(f"the second worker has done nothing within {JOIN_LIMIT_S:g} s")
+            await asyncio.sleep(EVERY_S)
 
     async def until_quiet(self) -> None:
         """Wait for all records, and on until nothing more comes: what is done twice counts for no other record."""
@@ -164,17 +176,25 @@ async def kill(scene: Scene) -> dict[str, Any]:
 
 
 async def join(scene: Scene) -> dict[str, Any]:
-    """Let a second worker join, and leave when it has worked for a while; both with dynamic membership."""
+    """Let a second worker join, and leave when it has worked for a while; both with dynamic membership.
+
+    How long a partition waits for its turn while nobody comes or goes, is a part of every silence: told beside them.
+    """
+    progress = scene.progress
     await scene.until(scene.case.fault_at)
     joined_s = time.monotonic()
     scene.second.start()
+    await scene.until_both_work()
     await asyncio.sleep(TOGETHER_S)
     left_s = time.monotonic()
     await asyncio.to_thread(scene.second.stop)
     await asyncio.sleep(APART_S)
+    if progress.total >= scene.case.records:
+        raise StoppedError("too few records: all were done before the second worker had left for long")
     await scene.until_quiet()
-    progress = scene.progress
+    began_s = progress.reached_s(1) or joined_s
     return {
+        "usual_silence_s": round(progress.longest_silence_s(began_s, joined_s - 1), 2),
         "join_silence_s": round(progress.longest_silence_s(joined_s - 1, left_s - 1), 2),
         "leave_silence_s": round(progress.longest_silence_s(left_s - 1, left_s + APART_S), 2),
     }

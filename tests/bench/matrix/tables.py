@@ -75,6 +75,7 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         "W9: a second worker joins and leaves, dynamic membership; 150 ms, 64 slots each",
         (
             TWICE,
+            ("silence before, s", "usual_silence_s", decimal),
             ("silence when it joins, s", "join_silence_s", decimal),
             ("silence when it leaves, s", "leave_silence_s", decimal),
         ),

@@ -178,7 +178,7 @@ FULL: tuple[Case, ...] = (
     Case(workload="W7", name="", latency=MIXED, slots=256, records=12_000, shape="kill", fault_at=0.5),
     *(_knee(str(slots), slots) for slots in (32, 64, 128, 256, 512)),
     _knee("auto", 1_024, auto=True),
-    Case(workload="W9", name="", latency="const:0.15", slots=64, records=14_000, shape="join", fault_at=0.15),
+    Case(workload="W9", name="", latency="const:0.15", slots=64, records=16_000, shape="join", fault_at=0.15),
     Case(workload="W10", name="1000", latency="const:0.15", slots=256, keys=1_000, records=15_000, workers=KEYED),
     Case(workload="W10", name="10", latency="const:0.15", slots=256, keys=10, records=1_000, workers=KEYED),
 )

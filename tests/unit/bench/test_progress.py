@@ -73,6 +73,17 @@ def test_the_way_back_is_the_first_second_with_the_rate() -> None:
     assert progress.silence_s(5.0) == 4.0
 
 
+def test_a_silence_is_the_longest_of_any_partition() -> None:
+    """Outputs at 1, 2 and 5 s in the first, at 1, 3 and 5 in the second: the first alone had none for 3 s."""
+    first, second = (0, 1, 2, 2, 2, 3, 3), (0, 1, 1, 2, 2, 3, 3)
+    looks = list(zip(first, second, strict=True))
+    progress = Progress(at_s=[float(second) for second in range(7)], totals=list(map(sum, looks)), partitions=looks)
+    assert progress.longest_silence_s(0.0, 6.0) == 3.0
+    assert progress.longest_silence_s(0.0, 2.0) == 2.0
+    assert progress.longest_silence_s(3.0, 6.0) == 2.0
+    assert progress.longest_silence_s(5.0, 9.0) == 0.0
+
+
 def test_memory_that_grows_with_the_records_has_a_slope() -> None:
     """MiB per 100,000 records; the start-up before the first total is outside."""
     totals = [0, 100_000, 200_000, 300_000]
