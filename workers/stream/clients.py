@@ -37,6 +37,10 @@ FETCH_MAX_BYTES_PER_PARTITION = 262_144
 REFUSED_RIGHTS = (ClusterAuthorizationFailedError, GroupAuthorizationFailedError, TopicAuthorizationFailedError)
 """A person has to grant them: trying again is of no use."""
 
+HEARTBEAT_MAX_S = 0.5
+"""Only a heartbeat's answer tells a member that the group rebalances: so long, at the most, the partitions of one that
+left are silent before anybody asks for them, and those who are told first wait for the others."""
+
 _CANCELS_MAX = 3
 LEAVE_S = 1.0
 
@@ -140,8 +144,8 @@ def request_timeout_s(settings: Settings) -> float:
 
 
 def heartbeat_s(kafka: Kafka) -> float:
-    """Return the heartbeat interval: a third of the session at most (KIP-62), 3 s at most."""
-    return min(3.0, kafka.session_timeout_s / 3)
+    """Return the heartbeat interval: a third of the session at most (KIP-62), `HEARTBEAT_MAX_S` at most."""
+    return min(HEARTBEAT_MAX_S, kafka.session_timeout_s / 3)
 
 
 def producer(kafka: Kafka, *, max_batch_size_bytes: int, idempotent: bool = True) -> AIOKafkaProducer:

@@ -91,6 +91,7 @@ class Intake(ConsumerRebalanceListener):
         self._orphans: dict[tuple[str, int, int], tuple[Lane, Delivery]] = {}
         self._partitions: Counter[Lane] = Counter()
         self._turn = 0
+        """The place of the partition that is asked first in the next round."""
         self._gaps_checked_at_s = 0.0
         self._stopping = False
         self._approached: dict[TopicPartition, int] = {}
@@ -241,17 +242,19 @@ class Intake(ConsumerRebalanceListener):
                 await asyncio.wait_for(self._gate.wait(), GATE_CHECK_S)
 
     async def _round(self, epoch: int) -> bool:
-        """Take once from each partition that has room, starting with another one each time. Return whether any gave."""
-        partitions = list(self.ledgers)
-        self._turn += 1
-        start = self._turn % max(1, len(partitions))
+        """Take once from each partition that has room, first from the one behind the last that gave.
+
+        Return whether any gave.
+        """
+        turns = list(enumerate(self.ledgers, 1))
         took = False
-        for tp in partitions[start:] + partitions[:start]:
+        for turn, tp in turns[self._turn :] + turns[: self._turn]:
             room = self.room(tp)
             if room > 0 and epoch == self._epoch:
                 limit = 1 if tp in self._approached else min(room, FETCH_MAX_RECORDS)
                 fetched = await self._consumer.getmany(tp, timeout_ms=0, max_records=limit)
-                took |= await self._deliver(fetched, epoch)
+                if await self._deliver(fetched, epoch):
+                    took, self._turn = True, turn
         return took
 
     async def _wait(self, epoch: int) -> None:

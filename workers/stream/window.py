@@ -12,7 +12,9 @@ RECORD_OVERHEAD_BYTES = 200
 MIN_PARTITION_SHARE = 32
 
 FETCHES_PER_SHARE = 8
-"""A fetch costs as much for one record as for ten: a partition is asked when an eighth of its share is free."""
+"""A partition is asked for an eighth of its share at a time: a fetch costs as much for one record as for ten. With a
+window of four times the slots, one such fetch from each partition fills them. By larger ones the first partitions would
+get all slots, and after a rebalance the last be silent until the others have been served."""
 
 
 class Delivery:
@@ -64,15 +66,15 @@ class Window:
         self._hot: dict[Ledger, int] = {}
 
     def room(self, ledger: Ledger, partitions: int) -> int:
-        """Return how many more records may be fetched from this partition, one of `partitions` of the task.
+        """Return how many records to fetch from this partition, one of `partitions` of the task, in its turn.
 
-        At most what one key may hold, since a fetch may be all of one key; and none until it is worth a fetch.
+        Less than one key may hold, since a fetch may be all of one key; and none until it is worth a fetch.
         """
         if self.bytes >= self.max_bytes or ledger.span >= self.max_span or self._hot.get(ledger):
             return 0
         share = max(MIN_PARTITION_SHARE, 2 * self.max_in_flight // max(1, partitions))
-        room = min(self.max_in_flight - self.count, share - len(ledger.unfinished), self.max_per_key)
-        return room if room >= max(1, min(share, self.max_in_flight) // FETCHES_PER_SHARE) else 0
+        piece = max(1, min(share, self.max_in_flight) // FETCHES_PER_SHARE)
+        return piece if min(self.max_in_flight - self.count, share - len(ledger.unfinished)) >= piece else 0
 
     def enter(self, delivery: Delivery) -> None:
         """Count a delivery in."""

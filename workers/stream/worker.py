@@ -176,9 +176,9 @@ class Worker:
         app.finalize()
         await app.start()
         app.flow_control.resume()
+        garbage.spare_what_is_there()  # before the group counts on this loop
         consumer.subscribe(list(feeds), listener=intake)
         await self._join(consumer)
-        garbage.spare_what_is_there()
 
     async def _join(self, consumer: AIOKafkaConsumer) -> None:
         kafka = self._settings.kafka

@@ -201,7 +201,7 @@ WARNINGS = {
     "window too small": (TASK, f"{TASK}\n    max_in_flight: «255", "255, less than 4 x the 64 slots"),
     "memory": ("  drain_s: 20", "  drain_s: 20\n  max_in_flight_bytes: «513MiB", "more than half of the 1024 MiB"),
     "one record too large": (TASK, f"{TASK}\n    max_input_bytes: «65MiB", "the task's share"),
-    "slow revoke": ("  drain_s: 20", "  drain_s: 20\n  revoke_wait_s: «28", "not below the rebalance timeout"),
+    "slow revoke": ("  drain_s: 20", "  drain_s: 20\n  revoke_wait_s: «29.5", "not below the rebalance timeout"),
     "short session": (GROUP, f"{GROUP}\n  session_timeout_s: «5", "brokers refuse less than 6 s"),
     "a delay without defer": (TASK, f"{TASK}\n    «retry_delay_s: 5", "only `when_unavailable: defer` looks at it"),
     "deferrals without defer": (TASK, f"{TASK}\n    «max_deferrals: 5", "only `when_unavailable: defer` looks at it"),

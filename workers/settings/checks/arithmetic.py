@@ -12,7 +12,7 @@ from workers.settings.source import Loaded
 
 Finding = tuple[tree.Path, str]
 
-_HEARTBEAT_MAX_S = 3.0  # the consumer's: a third of the session, 3 s at most
+_HEARTBEAT_MAX_S = 0.5  # the consumer's: a third of the session, 0.5 s at most
 _REBALANCE_MARGIN_S = 10.0  # the consumer's rebalance timeout is drain_s plus this
 _BROKER_SESSION_MIN_S = 6.0  # Kafka's group.min.session.timeout.ms
 _COMMIT_INTERVAL_LONG_S = 5.0
