@@ -220,8 +220,9 @@ async def test_what_is_sent_away_flies_again_with_what_is_known_of_it() -> None:
     assert one.error == "KafkaTimeoutError"
 
 
-async def test_a_close_that_meets_the_producers_end_is_not_lost() -> None:
-    """What was sent away must not fly again when nothing shall."""
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_close_that_meets_the_producers_end_is_not_lost(*, away: bool) -> None:
+    """What a producer has not taken must not fly when nothing shall, whether it was sent away or not."""
     out = Out(Producer())
     hung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -234,7 +235,8 @@ async def test_a_close_that_meets_the_producers_end_is_not_lost() -> None:
     out.send(b"1")
     await asyncio.sleep(2 * LINGER_S)
     producer.send_batch = take
-    out.send_away(producer)
+    if away:
+        out.send_away(producer)
     out.close()
     await asyncio.sleep(4 * LINGER_S)
     assert out.taken() == []
