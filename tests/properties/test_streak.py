@@ -154,6 +154,37 @@ def test_failures_by_chance_do_not_open_it(
     assert len(load.begun_s) > CALLS - 2 * slots
 
 
+@pytest.mark.parametrize("slots", [64, 256, 1024])
+@pytest.mark.parametrize("answered_s", [(0.1, 0.3), (1.0, 3.0)])
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_failures_that_end_before_any_answer_do_not_open_it(
+    slots: int, answered_s: tuple[float, float], share: float
+) -> None:
+    """All slots begin at once, at a start or after a pause: of what has ended then, next to all has failed."""
+    chance = random.Random(764)
+
+    def fate(_: float) -> tuple[float, PenstockError | None]:
+        return (0.002, ServerFault("500")) if chance.random() < share else (chance.uniform(*answered_s), None)
+
+    load = Load(fate, slots).run(8 * slots)
+    assert load.opened == []
+
+
+@pytest.mark.parametrize(("answered_s", "timeout_s"), [((0.1, 0.3), 1.0), ((1.0, 3.0), 5.0)])
+def test_timeouts_of_most_calls_open_it(answered_s: tuple[float, float], timeout_s: float) -> None:
+    """Two in three time out, too few for ten in a row; what still runs is no excuse, most of it ends so."""
+    chance = random.Random(764)
+
+    def fate(begun_s: float) -> tuple[float, PenstockError | None]:
+        if begun_s >= OUTAGE_S and chance.random() < 0.65:
+            return timeout_s, TimedOut("slow")
+        return chance.uniform(*answered_s), None
+
+    load = Load(fate, 64).run(100_000, until_s=OUTAGE_S + 30)
+    assert load.opened == ["failure_ratio"]
+    assert load.now_s < OUTAGE_S + 12
+
+
 def test_doubt_costs_next_to_nothing() -> None:
     """Three failures in a row by chance are forgotten at the next answer: the load goes through as it comes."""
     slots = 32  # all in use four fifths of the time

@@ -18,6 +18,7 @@ from workers.errors import (
     Misconfigured,
     PenstockError,
     QuotaSpent,
+    TimedOut,
 )
 from workers.llm.window import Window
 from workers.settings.servers import Breaker as BreakerSettings
@@ -40,10 +41,10 @@ OnChange = Callable[[str, str, str], None]
 class Breaker:
     """Closed, open or half-open.
 
-    It opens at >= `failure_ratio` failures of >= `min_calls` calls within `window_s`, after `enough_in_a_row` failures
-    in a row (which its endpoint counts, `streak`: a window full of answers would hide an outage for seconds), after
-    `connect_failures` connection failures in a row, and at once for a fault of configuration or a spent quota. After
-    `reset_timeout_s` one call is let in: the trial, which closes or reopens it.
+    It opens at >= `failure_ratio` failures of >= `min_calls` calls within `window_s` (`_ratio`), after
+    `enough_in_a_row` failures in a row (which its endpoint counts, `streak`: a window full of answers would hide an
+    outage for seconds), after `connect_failures` connection failures in a row, and at once for a fault of configuration
+    or a spent quota. After `reset_timeout_s` one call is let in: the trial, which closes or reopens it.
 
     `epoch` grows with each change: a call that began under another epoch says nothing about the state now. While it is
     not closed, `why` is the text of the error that opened it, and `misconfigured` whether that was a fault of
@@ -108,8 +109,13 @@ class Breaker:
         if trial and epoch == self.epoch:
             self._trial_runs = False
 
-    def record(self, epoch: int, error: PenstockError | None, now_s: float, *, in_a_row: bool = False) -> None:
-        """End a call with its error, None for an answer; `in_a_row`: with it enough have failed in a row."""
+    def record(
+        self, epoch: int, error: PenstockError | None, now_s: float, *, in_a_row: bool = False, running: int = 0
+    ) -> None:
+        """End a call with its error, None for an answer.
+
+        `in_a_row`: with it enough have failed in a row. `running`: so many other calls have not ended yet.
+        """
         answered = error is None or isinstance(error, BadAnswer)
         if answered:
             self.last_answer_s = now_s
@@ -119,7 +125,7 @@ class Breaker:
         if failed or answered:  # 429 and refusals of one request say neither that it works well nor that it is broken
             self._window.add(now_s, failed=failed, answered=answered)
         if error is not None and failed:
-            self._count(error, now_s, in_a_row=in_a_row)
+            self._count(error, now_s, in_a_row=in_a_row, running=running)
             return
         self._connect_failures = self._unanswered = 0
         if not self.closed:
@@ -129,7 +135,7 @@ class Breaker:
         """Return the last measured rate of answers; what happens while it is open does not change it."""
         return self._window.rate_per_s()
 
-    def _count(self, error: PenstockError, now_s: float, *, in_a_row: bool) -> None:
+    def _count(self, error: PenstockError, now_s: float, *, in_a_row: bool, running: int) -> None:
         refused = isinstance(error, ConnectFailed | ConnectionLost)
         self._connect_failures = self._connect_failures + 1 if refused else 0
         self._unanswered += not isinstance(error, Busy)  # which has a cool-down, and fewer slots
@@ -139,11 +145,20 @@ class Breaker:
             self._open(error, "connect_failures", now_s)
         elif in_a_row:
             self._open(error, "failures_in_a_row", now_s)
-        elif self._window.calls >= self._settings.min_calls and self._ratio() >= self._settings.failure_ratio:
+        elif (
+            self._window.calls >= self._settings.min_calls
+            and self._ratio(error, running) >= self._settings.failure_ratio
+        ):
             self._open(error, "failure_ratio", now_s)
 
-    def _ratio(self) -> float:
-        return self._window.failures / self._window.calls
+    def _ratio(self, error: PenstockError, running: int) -> float:
+        """Return the share of calls that failed. What still runs has not, where failures may end before answers do.
+
+        Of 256 calls begun together the 26 that fail at once would be all of those that have ended. Nothing ends later
+        than a timeout: beside one, what still runs says nothing.
+        """
+        unknown = 0 if isinstance(error, TimedOut) else running
+        return self._window.failures / (self._window.calls + unknown)
 
     def _open(self, error: PenstockError, reason: str, now_s: float) -> None:
         self._reopens_at_s = now_s + self._settings.reset_timeout_s

@@ -109,7 +109,8 @@ class Endpoint:
         self.in_use -= 1
         self.last_used_s = now_s
         epoch = self.breaker.epoch
-        self.breaker.record(grant.epoch, error, now_s, in_a_row=self._in_a_row(grant.call, error, now_s))
+        in_a_row = self._in_a_row(grant.call, error, now_s)
+        self.breaker.record(grant.epoch, error, now_s, in_a_row=in_a_row, running=self.in_use)
         if epoch != self.breaker.epoch:
             self._streak.clear()
         fresh = grant.call.began_s >= self._cut_at_s
