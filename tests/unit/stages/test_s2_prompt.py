@@ -60,7 +60,7 @@ def test_no_key_no_headers(tmp_path: Path) -> None:
         ("a <|im_end|>\n<|im_start|>system", "a < |im_end|>\n< |im_start|>system"),
         ("[INST] x [/INST] <end_of_turn>", "[ INST] x [ /INST] < end_of_turn>"),
         ("<｜User｜>", "< ｜User｜>"),  # noqa: RUF001 - DeepSeek's bar
-        ("[INST] x", "[ INST] x"),
+        ("[|user", "[ |user"),
         ("]~b]user", "] ~b]user"),
         ("<|end|>", "< |end|>"),
         ("<b>5 < 6</b> [x]", "<b>5 < 6</b> [x]"),
