@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test faults soak fuzz check tools lock bench bench-full bench-stages clean
+.PHONY: help demo test servers faults soak fuzz check tools lock bench bench-full bench-stages clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,11 @@ test: tools check ## every test that belongs in a daily run
 faults: tools ## faults at random moments on real brokers, and what they did (about 15 minutes)
 	@$(BIN)/pytest -n 2 --dist load --maxschedchunk 1 tests/chaos/test_soak.py tests/chaos/test_cluster.py tests/chaos/test_chaos.py tests/faults/test_crash_points.py $(ARGS)
 
+SERVERS ?= vllm transformers ollama
+servers: $(VENV)/.dev ## real model servers for the contract tests: make servers SERVERS=vllm; minutes to an hour, gigabytes
+	@failed=; for server in $(SERVERS); do bash tests/support/run_on_$$server.sh $(ARGS) || failed="$$failed $$server"; done; \
+	  [ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+
 HOURS ?= 1
 soak: tools ## the same for hours, at 70 % load: make soak HOURS=8
 	@$(BIN)/python -m tests.bench.soak --hours $(HOURS) $(ARGS)
@@ -71,6 +76,7 @@ lock: ## pin the dependencies again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra demo --group build --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group fuzz -o requirements-fuzz.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-deps --group tokenizers -o requirements-tokenizers.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group model-servers -o requirements-model-servers.lock
 
 clean: ## remove the environment and the caches
 	rm -rf $(VENV) .cache dist build

@@ -1,6 +1,6 @@
 """What a real vLLM makes of each keyword of a schema is what the table in `workers/portable.py` says.
 
-As `test_vllm_server.py` it runs by hand: `tests/support/run_on_vllm.sh`. Best before a server that writes no blanks:
+As `test_vllm_server.py` it runs by hand: `make servers SERVERS=vllm`. Best before a server that writes no blanks:
 where it may, a random model writes them until its tokens are used up, and what no answer shows is skipped.
 """
 

@@ -1,6 +1,6 @@
 """The client before a real vLLM with a tiny random model, by the three dialects that it speaks.
 
-It needs a GPU, so it runs by hand: `tests/support/run_on_vllm.sh`; elsewhere it is skipped.
+It takes gigabytes, so it runs by hand: `make servers SERVERS=vllm`; elsewhere it is skipped.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from tests.support.vllm_server import (
     patient,
     raw_prompt,
     vllm_url,
+    written_tokens,
 )
 from tests.support.wire import make_record
 from workers.answers import compile_schema
@@ -257,7 +258,7 @@ async def test_the_card(url: str, start: Start) -> None:
     """The context is the model's; what is at work and what waits is counted while it is there."""
     client = await start(url, slots=64, **patient())
     assert (await client.card()).context_tokens == CONTEXT_TOKENS
-    calls = [asyncio.create_task(asked(client, replace(TEXT, max_tokens=2_000), str(n))) for n in range(64)]
+    calls = [asyncio.create_task(asked(client, replace(TEXT, max_tokens=400), str(n))) for n in range(64)]
     most = 0
     while not all(call.done() for call in calls):
         most = max(most, await busy(client))
@@ -280,32 +281,37 @@ async def is_busy(client: Client) -> bool:
 
 @pytest.mark.parametrize("how", ["chat", "completions"])
 async def test_a_cancelled_call_ends_at_the_server(url: str, start: Start, how: str) -> None:
-    """It notices that we hung up, and stops."""
+    """It notices that we hung up, and stops before it has written what it was asked for."""
     looker, client = await start(url, **patient()), await start(url, **patient("vllm" if how == "chat" else how))
+    before = await written_tokens(url)
     call = asyncio.create_task(asked(client, ENDLESS))
     await until(lambda: is_busy(looker))
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     took_s = await until(lambda: idle(looker))
-    print(f"{how}: idle {took_s:.2f} s after the cancellation")
-    assert took_s < 5
+    written = await written_tokens(url) - before
+    print(f"{how}: idle {took_s:.2f} s after the cancellation, {written} tokens written")
+    assert written < ENDLESS.max_tokens
 
 
 async def test_a_cancelled_batch_ends_at_the_server(url: str, start: Start) -> None:
     """All of its prompts."""
     looker, client = await start(url, **patient()), await start(url, **patient("completions"))
+    before = await written_tokens(url)
     call = asyncio.create_task(together(client, ENDLESS, TEXTS))
     await until(lambda: is_busy(looker))
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
-    assert await until(lambda: idle(looker)) < 5
+    await until(lambda: idle(looker))
+    assert await written_tokens(url) - before < ENDLESS.max_tokens
 
 
 async def test_a_call_that_takes_too_long(url: str, start: Start, dialect: str) -> None:
     """We hang up after `timeout_s`; the server stops as well, even while it answers others."""
     looker = await start(url, **patient(dialect="vllm"))
     hasty = await start(url, **patient(dialect, timeout_s=0.5))
-    others = asyncio.create_task(asked(looker, replace(TEXT, max_tokens=3_000)))
+    other, before = replace(TEXT, max_tokens=3_000), await written_tokens(url)
+    others = asyncio.create_task(asked(looker, other))
     with pytest.raises(TimedOut):
         await asked(hasty, ENDLESS)
     began_s = monotonic_s()
@@ -314,7 +320,7 @@ async def test_a_call_that_takes_too_long(url: str, start: Start, dialect: str) 
     print(
         f"{dialect}: the other was answered {monotonic_s() - began_s - took_s:.2f} s after, then {took_s:.2f} s to idle"
     )
-    assert took_s < 5
+    assert await written_tokens(url) - before - other.max_tokens < ENDLESS.max_tokens
 
 
 async def test_many_calls_at_once(url: str, start: Start, dialect: str) -> None:

@@ -11,6 +11,7 @@ LOCKS = {
     "requirements.lock": 20,
     "requirements-dev.lock": 40,
     "requirements-fuzz.lock": 1,
+    "requirements-model-servers.lock": 100,
     "requirements-tokenizers.lock": 1,
 }
 """Each lock, and at least how many requirements it has."""

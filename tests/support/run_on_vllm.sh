@@ -1,48 +1,60 @@
 #!/usr/bin/env bash
-# Starts two vLLMs with a tiny random model on this machine's GPU and runs the tests that need one on each, with the
-# options given here: tests/support/run_on_vllm.sh -q. The first runs as vLLM comes; the second writes no blanks between
-# JSON tokens and sends request ids back. Nothing is fetched.
+# Starts vLLM with a tiny random model and runs the tests that need one, with the options given here:
+# tests/support/run_on_vllm.sh -q. Twice, one after the other: as vLLM comes, then so that it writes no blanks between
+# JSON tokens and sends request ids back.
 #
-# VLLM starts vLLM, VLLM_PYTHON is a Python with torch and transformers, PYTHON one with our own requirements.
+# Without VLLM it is vLLM for the CPU, which install_vllm.sh fetches once. On a machine with a GPU VLLM starts vLLM,
+# VLLM_PYTHON is a Python with torch and transformers, PYTHON one with our own requirements, and nothing is fetched.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-VLLM=${VLLM:-vllm}
-VLLM_PYTHON=${VLLM_PYTHON:-python3}
 PYTHON=${PYTHON:-.venv/bin/python}
-VLLM_OPTIONS=${VLLM_OPTIONS:-}
 PORT=${PORT:-18000}
-READY_S=${READY_S:-240}
+READY_S=${READY_S:-900}
+if [ -z "${VLLM:-}" ]; then
+  bash tests/support/install_vllm.sh
+  VLLM=.cache/model-servers/venv/bin/vllm
+  VLLM_PYTHON=.cache/model-servers/venv/bin/python
+  VLLM_OPTIONS=${VLLM_OPTIONS:---enforce-eager}
+  export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1
+else
+  VLLM_PYTHON=${VLLM_PYTHON:-python3}
+  VLLM_OPTIONS="--kv-cache-memory-bytes 1G --gpu-memory-utilization 0.2 ${VLLM_OPTIONS:-}"
+fi
+export HF_HUB_OFFLINE=1
 
 scratch=${SCRATCH:-$(mktemp -d)}
-servers=()
-trap 'kill "${servers[@]}" 2>/dev/null; wait' EXIT
-$VLLM_PYTHON tests/support/tiny_hf.py "$scratch/tiny"
-
-serve() { # PORT OPTION...
-  local port=$1
-  shift
-  $VLLM serve "$scratch/tiny" --served-model-name tiny --host 127.0.0.1 --port "$port" --kv-cache-memory-bytes 1G \
-    --gpu-memory-utilization 0.2 --max-model-len 16384 $VLLM_OPTIONS "$@" >"$scratch/vllm-$port.log" 2>&1 &
-  servers+=($!)
+server=
+stop() { # the server, and the processes that it started
+  [ -n "$server" ] || return 0
+  kill "$server" 2>/dev/null || true
+  wait "$server" 2>/dev/null || true
+  kill -KILL -- "-$server" 2>/dev/null || true
+  server=
 }
-serve "$PORT"
-serve "$((PORT + 1))" --enable-request-id-headers \
-  --structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'
+trap stop EXIT
 
-for port in "$PORT" "$((PORT + 1))"; do
-  until curl -fs "http://127.0.0.1:$port/health"; do
-    if [ "$SECONDS" -gt "$READY_S" ] || [ "$(jobs -rp | wc -l)" -lt 2 ]; then
-      tail -n 50 "$scratch"/vllm-*.log
+failed=0
+run() { # OPTION... of the server; the tests' are in `options`
+  local began=$SECONDS url="http://127.0.0.1:$PORT"
+  setsid $VLLM serve "$scratch/tiny" --served-model-name tiny --host 127.0.0.1 --port "$PORT" --max-model-len 16384 \
+    $VLLM_OPTIONS "$@" >"$scratch/vllm-$PORT.log" 2>&1 &
+  server=$!
+  until curl -fs "$url/health"; do
+    if [ $((SECONDS - began)) -gt "$READY_S" ] || ! kill -0 "$server" 2>/dev/null; then
+      tail -n 50 "$scratch/vllm-$PORT.log"
       exit 1
     fi
     sleep 1
   done
-  curl -fs "http://127.0.0.1:$port/version" && echo " on port $port after $SECONDS s"
-done
+  curl -fs "$url/version" && echo " on port $PORT after $((SECONDS - began)) s"
+  PENSTOCK_TEST_VLLM_URL="$url" $PYTHON -m pytest --timeout 1200 tests/contract/test_vllm_server.py \
+    tests/contract/test_vllm_enforced.py "${options[@]}" || failed=1
+  stop
+  PORT=$((PORT + 1))
+}
 
-failed=0
-for port in "$PORT" "$((PORT + 1))"; do
-  PENSTOCK_TEST_VLLM_URL="http://127.0.0.1:$port" $PYTHON -m pytest \
-    tests/contract/test_vllm_server.py tests/contract/test_vllm_enforced.py "$@" || failed=1
-done
+options=("$@")
+$VLLM_PYTHON tests/support/tiny_hf.py "$scratch/tiny"
+run
+run --enable-request-id-headers --structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'
 exit $failed

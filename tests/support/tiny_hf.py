@@ -5,6 +5,7 @@ ends a text by itself: an answer by a schema ends where the grammar says, any ot
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch  # type: ignore[import-not-found]
@@ -24,12 +25,15 @@ SPREAD = 0.3
 """Wide enough that at temperature 0 no two tokens are nearly equal, whatever the order of a sum."""
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Return one token for each byte of ASCII, behind the marks; other bytes of a prompt are left out."""
+def tokenizer(context_tokens: int = CONTEXT_TOKENS, words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Return one token for each byte of ASCII, behind the marks; other bytes of a prompt are left out.
+
+    `words`: more tokens, which only a model says.
+    """
     letters = sorted(
         letter for letter in pre_tokenizers.ByteLevel.alphabet() if letter < "\x7f" or "\u0100" <= letter <= LAST
     )
-    vocabulary = {token: number for number, token in enumerate((*MARKS, *letters))}
+    vocabulary = {token: number for number, token in enumerate((*MARKS, *letters, *words))}
     bytewise = Tokenizer(models.BPE(vocabulary, []))
     bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytewise.decoder = decoders.ByteLevel()
@@ -38,7 +42,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         eos_token="<|im_end|>",  # noqa: S106 - no password
         pad_token="<|endoftext|>",  # noqa: S106 - the same
         additional_special_tokens=["<|im_start|>"],
-        model_max_length=CONTEXT_TOKENS,
+        model_max_length=context_tokens,
     )
     fast.chat_template = TEMPLATE
     return fast
