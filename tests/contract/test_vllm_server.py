@@ -310,7 +310,7 @@ async def test_a_call_that_takes_too_long(url: str, start: Start, dialect: str) 
     """We hang up after `timeout_s`; the server stops as well, even while it answers others."""
     looker = await start(url, **patient(dialect="vllm"))
     hasty = await start(url, **patient(dialect, timeout_s=0.5))
-    other, before = replace(TEXT, max_tokens=3_000), await written_tokens(url)
+    other, before = replace(TEXT, max_tokens=1_000), await written_tokens(url)
     others = asyncio.create_task(asked(looker, other))
     with pytest.raises(TimedOut):
         await asked(hasty, ENDLESS)
