@@ -71,7 +71,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "multipleOf, nullable": {"type": ["integer", "null"], "multipleOf": 7, "minimum": 1, "maximum": 60},
     "allOf beside properties": CLOSED | {"properties": {"a": ONE}, "allOf": [{"required": ["a"]}]},
     "$ref": {"$ref": "#/$defs/seventeen"},
-    "not": {"enum": [3, 4], "not": {"const": 4}},
+    "not": {"enum": [3, 4, 5], "not": {"enum": [3, 4]}},
     "if": BOTH
     | {
         "if": {"properties": {"a": ONE}},

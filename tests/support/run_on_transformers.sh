@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 scratch=${SCRATCH:-$(mktemp -d)}
 log=$scratch/transformers.log
 server=
-trap '[ -z "$server" ] || { kill "$server" 2>/dev/null; wait "$server"; } 2>/dev/null' EXIT
+trap '{ [ -z "$server" ] || kill "$server"; wait; } 2>/dev/null || true' EXIT
 ${TRANSFORMERS_PYTHON:-python3} tests/support/chain_hf.py "$scratch/tiny"
 began=$SECONDS
 (cd "$scratch" && exec $TRANSFORMERS serve tiny --device cpu --host 127.0.0.1 --port "$PORT") >"$log" 2>&1 &
