@@ -41,8 +41,8 @@ REVIEWED = {"ladder": [{"review": {"max_per_hour": 3_600_000}}, {"default": DEFA
 IN_FLIGHT, SLOTS = 64, 16
 KAFKA = {"session_timeout_s": 1.2, "commit_interval_s": 0.05}
 GROUPS: dict[str, dict[str, int]] = {
-    "record": {"entered": 25, "taken": 4, "decided": 10, "send": 10, "enqueued": 10},
-    "confirmation": {"produce_sent": 5, "produced": 5, "confirmed": 10, "sent": 10, "acked": 10, "left": 10},
+    "record": {"entered": 25, "taken": 4, "decided": 10, "gathered": 10, "send": 4, "enqueued": 4},
+    "confirmation": {"produce_sent": 5, "produced": 5, "confirmed": 4, "told": 4, "sent": 10, "acked": 10, "left": 10},
     "outputs": {"copied": 10, "half_erased": 1, "fell_back": 10, "buried": 1},
     "commit": {"commit": 3, "commit_sent": 3, "committed": 3, "commit_noted": 3},
     "producer": {"spent": 1, "alone": 1, "alone_enqueued": 1, "alone_sent": 1, "reopening": 2, "reopened": 2},

@@ -24,6 +24,7 @@ from aiokafka.producer.sender import SendProduceReqHandler
 import workers.cli.run  # what a fork shall not have to import
 from workers.cli import main
 from workers.stream import broken_writes, lane
+from workers.stream.accumulator import Accumulator, Queue
 from workers.stream.commits import Commits
 from workers.stream.intake import Intake
 from workers.stream.lane import Lane
@@ -74,13 +75,15 @@ POINTS = {
     "entered": Point("in ledger and window, not on the channel", Intake, "_entered", "after"),
     "taken": Point("taken from the channel, no task runs it", Lane, "start", "before"),
     "decided": Point("its outcome is decided, nothing is produced", lane, "decide", "after"),
-    "send": Point("routed, not handed to the producer", AIOKafkaProducer, "send", "before"),
-    "enqueued": Point("in the producer's batch, its confirmation not awaited", AIOKafkaProducer, "send", "after"),
+    "gathered": Point("routed, it waits for its batch", Accumulator, "add", "after"),
+    "send": Point("its batch is made, not handed to the producer", AIOKafkaProducer, "send_batch", "before"),
+    "enqueued": Point("the producer has its batch, the answer not awaited", AIOKafkaProducer, "send_batch", "after"),
     "produce_sent": Point(
         "the request is on the wire; it may arrive", broken_writes, "_send", "after", _request("Prod")
     ),
     "produced": Point("the broker has it, the answer is not read", SendProduceReqHandler, "handle_response", "before"),
-    "confirmed": Point("its future is resolved, who waits has not run", Outgoings, "_settled", "before"),
+    "confirmed": Point("its batch is confirmed, it is not told", Queue, "settle", "before"),
+    "told": Point("its future is resolved, who waits has not run", Queue, "settle", "after"),
     "sent": Point("confirmed, not acked", Delivery, "ack", "before"),
     "acked": Point("acked, still in the window", Delivery, "ack", "after"),
     "left": Point("out of the window, its successor not begun", Window, "leave", "after"),
