@@ -189,6 +189,19 @@ async def test_what_a_spent_producer_still_owes_is_sent_again() -> None:
     assert sorted(out.opened[-1].got) == [b"fails", b"hangs"]
 
 
+async def test_a_spent_producers_other_batches_get_their_time() -> None:
+    """It is not closed over a batch that may still be confirmed: that one would be a duplicate."""
+    spent = Producer(NEVER, KafkaError())
+    out = await started(spent)
+    sending = asyncio.create_task(send(out, outgoing(b"slow"), outgoing(b"fails", partition=1)))
+    await until(lambda: not out._usable.is_set())
+    await asyncio.sleep(0.02)
+    assert not spent.stopped
+    spent.futures[0].set_result(None)
+    await sending
+    assert out.opened[1].got == [b"fails"]
+
+
 @pytest.mark.fault("O1")
 async def test_a_refused_batch_is_sent_record_by_record() -> None:
     """O1: one of them was too large; its neighbours arrive, and only it is refused."""
