@@ -4,8 +4,9 @@ The tables are read from the servers' own sources and documents (`source`); keyw
 Every answer is checked here again by the whole schema, whatever a server says.
 """
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Literal
 
@@ -44,12 +45,14 @@ _FORMATS = frozenset({"date", "time", "date-time", "uuid"})
 class Enforcement:
     """What one kind of server makes of a schema's keywords.
 
-    `shadowed`: keywords that are ignored where one of the others stands beside them. `formats`: those that are
-    enforced; `other_formats` says what becomes of the rest. `number_bounds`: what becomes of bounds on what may be no
-    integer; `open_below_zero`: of those on integers, where the least is negative and there is no largest.
+    `shadowed`: keywords that are ignored where one of the others stands beside them, and holds. `formats`: those that
+    are enforced; `other_formats` says what becomes of the rest. `number_bounds`: what becomes of bounds on what may be
+    no integer; `open_below_zero`: of those on integers, where the least is negative and there is no largest.
     `lone_all_of`: an `allOf` holds only if it has one schema and nothing stands beside it; else nothing of the whole
-    place is enforced, and it is refused. `anchored_only`: a pattern without `^` and `$` is refused. `strict`:
-    OpenAI's rules for whole objects. `needs_properties`: the top must have them.
+    place is enforced, and it is refused. `merged_all_of`: one holds only if each of its schemas has properties or an
+    `enum`; else only `{}` may be answered, and it is refused. `patterns`: those that are enforced, the others are
+    refused; None: all. `most_repeats`: a length or a number of items beyond is refused. `schema_booleans`: `items` may
+    be true or false. `strict`: OpenAI's rules for whole objects. `needs_properties`: the top must have them.
     """
 
     source: str
@@ -61,31 +64,71 @@ class Enforcement:
     number_bounds: Verdict | None = None
     open_below_zero: Verdict | None = None
     lone_all_of: bool = False
-    anchored_only: bool = False
+    merged_all_of: bool = False
+    patterns: re.Pattern[str] | None = None
+    most_repeats: float = inf
+    schema_booleans: bool = True
     strict: bool = False
     needs_properties: bool = False
 
-
-_LLAMACPP = Enforcement(
-    source="ggml-org/llama.cpp, common/json-schema-to-grammar.cpp at 011c6c3 (2026), which refuses a pattern without"
-    " `^` and `$`; llama-server 0.7.0 (build 11669), asked by tests/contract/test_enforced.py, ignores it",
-    ignored=_CONDITIONS | _NAMES | _COUNTS | _CONTAINS | _REST | {"multipleOf"},
-    shadowed={
-        "minLength": frozenset({"pattern"}),
-        "maxLength": frozenset({"pattern"}),
-        "allOf": frozenset({"properties", "anyOf", "oneOf", "$ref"}),
-    },
-    formats=_FORMATS,
-    other_formats="ignored",
-    number_bounds="ignored",
-    anchored_only=True,
-)
 
 _ALTERNATIVES = frozenset({"$ref", "anyOf", "oneOf"})
 _SHADOWED = frozenset(
     {"properties", "required", "additionalProperties", "items", "prefixItems", "minItems", "maxItems"}
 )
 _SHADOWED |= _BOUNDS | _COUNTS | _REST | {"minLength", "maxLength", "pattern", "format"}
+
+_ALONE = _ALTERNATIVES | {"enum", "const"}
+
+_GBNF_PATTERN = re.compile(
+    r"""\^(?:
+        (?: [^\\\[\](){}.*+?|^$"\x00-\x1f]
+          | \)
+          | \[ -?
+              (?: [0-9]-[0-9] | [a-z]-[a-z] | [A-Z]-[A-Z] | [^\x00-\x7f]-[^\x00-\x7f] | [^\\\[\]"^\x00-\x1f-] )*
+            -? \]
+        ) (?: [*+?] | \{[0-9]{1,3}(?:,[0-9]{0,3})?\} )? (?![*+?{])
+      | \\[.^$\[\](){}|*+?] (?![*+?{])
+      | \((?!\?)
+      | \|
+    )*\$""",
+    re.VERBOSE,
+)
+"""What llama.cpp's converter makes a grammar of that means the same. `\\d` and `(?:` are errors in one, `+?` is `*`
+there, and what a dot or `[^a]` lets through may be a quotation mark, which ends the string."""
+
+_LLAMACPP = Enforcement(
+    source="ggml-org/llama.cpp, common/json-schema-to-grammar.cpp at 011c6c3 (2026), which refuses a pattern without"
+    " `^` and `$`; llama-server 0.7.0 (build 11669), asked by tests/contract/test_enforced.py, ignores it",
+    ignored=_CONDITIONS | _NAMES | _COUNTS | _CONTAINS | _REST | {"multipleOf"},
+    shadowed={
+        **dict.fromkeys(_SHADOWED, _ALONE),
+        "minLength": _ALONE | {"pattern", "format"},
+        "maxLength": _ALONE | {"pattern", "format"},
+        "format": _ALONE | {"pattern"},
+        "exclusiveMinimum": _ALONE | {"minimum"},
+        "exclusiveMaximum": _ALONE | {"maximum"},
+        "prefixItems": _ALONE | {"items"},
+        "minItems": _ALONE | {"prefixItems"},
+        "maxItems": _ALONE | {"prefixItems"},
+        "allOf": _ALONE | {"properties"},
+        "enum": _ALTERNATIVES | {"const"},
+        "const": _ALTERNATIVES,
+    },
+    formats=_FORMATS,
+    other_formats="ignored",
+    number_bounds="ignored",
+    merged_all_of=True,
+    patterns=_GBNF_PATTERN,
+    most_repeats=2_000,
+    schema_booleans=False,
+)
+
+_OLLAMA = replace(
+    _LLAMACPP,
+    source="ollama/ollama v0.17.4, llama/sampling_ext.cpp: `format` goes through llama.cpp's converter at ec98e2002,"
+    " asked by tests/contract/test_ollama_enforced.py",
+)
 
 _VLLM = Enforcement(
     source="mlc-ai/xgrammar 0.2.1, cpp/json_schema_converter.cc, and vllm-project/vllm 0.22.1, v1/structured_output:"
@@ -121,7 +164,7 @@ BY_DIALECT: Mapping[str, Enforcement] = {
     "vllm": _VLLM,
     "completions": _VLLM,
     "llamacpp": _LLAMACPP,
-    "ollama": _LLAMACPP,  # its `format` goes through llama.cpp's converter (llama/llama.go, SchemaToGrammar)
+    "ollama": _OLLAMA,
     "tgi": Enforcement(
         source="huggingface/text-generation-inference, router/src/validation.rs, and dottxt-ai/outlines-core,"
         " src/json_schema/parsing.rs: a regular expression, for which `allOf` is one text after the other",
@@ -187,22 +230,43 @@ def portable(schema: dict[str, Any], server: Enforcement) -> dict[str, Any]:
 
 
 def _verdict(keyword: str, node: dict[str, Any], server: Enforcement) -> Verdict | None:
-    if keyword in server.refused or (keyword == "allOf" and server.lone_all_of and not _is_lone(node)):
+    if keyword in server.refused or _is_refused(keyword, node, server):
         return "refused"
-    if keyword in server.ignored or server.shadowed.get(keyword, frozenset()) & node.keys():
+    if keyword in server.ignored or _is_shadowed(keyword, node, server):
         return "ignored"
     if keyword == "format" and node[keyword] not in server.formats:
         return server.other_formats
-    if keyword in _BOUNDS:
-        return _of_bounds(node, server)
-    if keyword == "pattern" and server.anchored_only:
-        pattern = str(node[keyword])
-        return None if pattern.startswith("^") and pattern.endswith("$") else "refused"
-    return None
+    return _of_bounds(node, server) if keyword in _BOUNDS else None
+
+
+def _is_refused(keyword: str, node: dict[str, Any], server: Enforcement) -> bool:
+    """Whether the keyword is refused for its value, or for what stands beside it."""
+    value = node[keyword]
+    match keyword:
+        case "allOf":
+            return (server.lone_all_of and not _is_lone(node)) or (server.merged_all_of and not _is_merged(node))
+        case "pattern":
+            return server.patterns is not None and server.patterns.fullmatch(value) is None
+        case "items":
+            return isinstance(value, bool) and not server.schema_booleans
+        case "minLength" | "maxLength" | "minItems" | "maxItems":
+            return bool(value > server.most_repeats)
+    return False
+
+
+def _is_shadowed(keyword: str, node: dict[str, Any], server: Enforcement) -> bool:
+    others = server.shadowed.get(keyword, frozenset())
+    return any(_verdict(other, node, server) is None for other in others & node.keys())
 
 
 def _is_lone(node: dict[str, Any]) -> bool:
     return len(node["allOf"]) == 1 and not node.keys() - {"allOf", "$defs", "definitions"} - _WORDS
+
+
+def _is_merged(node: dict[str, Any]) -> bool:
+    known = {"properties", "enum", "anyOf", "$ref"}
+    whole = _types(node) in (set(), {"object"})
+    return whole and all(isinstance(one, dict) and known & one.keys() for one in node["allOf"])
 
 
 def _of_bounds(node: dict[str, Any], server: Enforcement) -> Verdict | None:

@@ -45,6 +45,18 @@ SCHEMAS: list[dict[str, Any]] = [
     {"allOf": [{"properties": {"a": {"const": 1}}, "required": ["a"]}]},
     {"type": "object", "properties": {"a": {"const": 1}}, "minProperties": 2},
     {"anyOf": [{"const": 3}, {"const": 4}], "not": {"enum": [3, 4]}},
+    {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{1,3}$"},
+    {"type": "string", "pattern": "^\\d{4}$"},
+    {"type": "string", "pattern": "^.{9}$"},
+    {"type": "string", "format": "date", "maxLength": 9},
+    {"type": "string", "format": "uri", "maxLength": 2},
+    {"type": "string", "minLength": 2_001},
+    {"anyOf": [{"type": "string"}], "maxLength": 1},
+    {"type": "integer", "enum": [1, 2], "minimum": 3},
+    {"type": "integer", "minimum": 1, "exclusiveMinimum": 41, "maximum": 50},
+    {"type": "array", "prefixItems": [{"const": 1}], "minItems": 2, "maxItems": 2},
+    {"allOf": [{"type": "string"}, {"maxLength": 0}]},
+    {"allOf": [{"enum": [1, 2]}, {"enum": [2, 3]}]},
 ]
 
 

@@ -83,18 +83,27 @@ KEYWORDS: list[tuple[dict[str, Any], dict[str, str]]] = [
             **dict.fromkeys(("vllm", "completions", "llamacpp", "ollama", "tgi"), "ignored"),
         },
     ),
-    ({"allOf": [{"type": "string"}]}, {"openai": "refused", "tgi": "refused"}),
-    ({"description": "x", "allOf": [{"type": "string"}]}, {"openai": "refused", "tgi": "refused"}),
+    ({"allOf": [{"properties": {}}]}, {"openai": "refused", "tgi": "refused"}),
+    ({"description": "x", "allOf": [{"$ref": "#/$defs/a"}]}, {"openai": "refused", "tgi": "refused"}),
+    ({"allOf": [{"type": "string"}]}, dict.fromkeys(("openai", "llamacpp", "ollama", "tgi"), "refused")),
     (
-        {"allOf": [{"type": "string"}, {"maxLength": 2}]},
+        {"allOf": [{"enum": [1, 2]}, {"enum": [2, 3]}]},
         dict.fromkeys(("openai", "vllm", "completions", "tgi"), "refused"),
     ),
-    (
-        {"type": "object", "allOf": [{"required": ["a"]}]},
-        dict.fromkeys(("openai", "vllm", "completions", "tgi"), "refused"),
-    ),
+    ({"allOf": [{"type": "string"}, {"maxLength": 2}]}, dict.fromkeys(BY_DIALECT, "refused")),
+    ({"type": "object", "allOf": [{"required": ["a"]}]}, dict.fromkeys(BY_DIALECT, "refused")),
+    ({"type": "array", "allOf": [{"properties": {}}]}, dict.fromkeys(BY_DIALECT, "refused")),
     ({"anyOf": [{"const": 1}], "minimum": 2}, dict.fromkeys(("vllm", "completions", *OTHERS), "ignored")),
-    ({"$ref": "#/$defs/a", "required": ["a"]}, dict.fromkeys(("vllm", "completions"), "ignored")),
+    (
+        {"$ref": "#/$defs/a", "required": ["a"]},
+        dict.fromkeys(("vllm", "completions", "llamacpp", "ollama"), "ignored"),
+    ),
+    ({"enum": [1], "maxLength": 2}, dict.fromkeys(("llamacpp", "ollama"), "ignored")),
+    ({"type": "string", "maxLength": 2_000}, {}),
+    ({"type": "string", "maxLength": 2_001}, dict.fromkeys(("llamacpp", "ollama"), "refused")),
+    ({"type": "array", "minItems": 2_001}, dict.fromkeys(("llamacpp", "ollama"), "refused")),
+    ({"type": "array", "items": True}, dict.fromkeys(("llamacpp", "ollama"), "refused")),
+    ({"type": "array", "items": {}}, {}),
     ({"type": "string", "default": "x"}, {"openai": "refused"}),
 ]
 
@@ -121,6 +130,36 @@ def test_a_keyword_can_be_ignored_for_what_stands_beside_it() -> None:
     assert found(schema, "vllm") == {"properties/x/minLength": "ignored"}
     schema = of(x={"type": "string", "format": "date", "pattern": "^1", "maxLength": 9})
     assert found(schema, "vllm") == {"properties/x/pattern": "ignored", "properties/x/maxLength": "ignored"}
+
+
+def test_what_does_not_hold_itself_stands_in_nobodys_way() -> None:
+    """A pattern that is not sent, and a format that is not known, leave the length to the server."""
+    for beside in ({"pattern": "a+"}, {"format": "uri"}):
+        (name,) = beside
+        told = found(of(x={"type": "string", "maxLength": 2} | beside), "llamacpp")
+        assert told == {f"properties/x/{name}": "refused" if name == "pattern" else "ignored"}
+    items: dict[str, Any] = {"type": "array", "prefixItems": [{"const": 1}], "minItems": 1}
+    assert found(of(x=items), "llamacpp") == {"properties/x/minItems": "ignored"}
+    assert found(of(x=items | {"items": {}}), "llamacpp") == {"properties/x/prefixItems": "ignored"}
+    assert found(of(x=items | {"items": False}), "llamacpp") == {
+        "properties/x/items": "refused",
+        "properties/x/minItems": "ignored",
+    }
+
+
+HELD = ("^$", "^a{2,3}$", "^(ab|cd)+$", "^[A-Z]{2}-[0-9]{1,9}$", "^a\\.b$", "^[a-z_-]*x?$", "^é[à-ü]$")
+ERRORS_IN_GBNF = ("a+", "^a", "a$", "^\\d$", "^[\\d]$", "^\\w+$", "^a\\-b$", "^\\p{L}$", "^(?:a)$", "^a{2000}$")
+OTHERWISE_IN_GBNF = ("^a+?$", "^a$|^b$", "^\\.{2}$", "^a{2}{3}$")
+NO_TEXT_OF_JSON = ("^.$", "^[^a]$", "^[ -~]$", "^[A-z]$", '^"$', "^\\n$", "^\\\\$")
+
+
+@pytest.mark.parametrize("pattern", [*HELD, *ERRORS_IN_GBNF, *OTHERWISE_IN_GBNF, *NO_TEXT_OF_JSON])
+def test_llama_cpp_gets_the_patterns_that_it_can_hold(pattern: str) -> None:
+    """Others are an error in the language of its grammars, mean something else there, or would break the JSON."""
+    inner = {"type": "string", "pattern": pattern}
+    for dialect in ("llamacpp", "ollama"):
+        sent = portable(of(x=inner), BY_DIALECT[dialect])
+        assert sent == of(x=inner if pattern in HELD else {"type": "string"})
 
 
 def test_bounds_on_both_sides_hold_below_zero_too() -> None:
