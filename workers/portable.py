@@ -36,6 +36,11 @@ _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum
 _CONDITIONS = frozenset({"not", "if", "then", "else", "dependentRequired", "dependentSchemas"})
 _NAMES = frozenset({"patternProperties", "propertyNames"})
 _COUNTS = frozenset({"minProperties", "maxProperties"})
+_TYPES = ("object", "array", "string", "number", "boolean", "null")
+_TELLING = frozenset(
+    {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "pattern", "items", "prefixItems", "properties"}
+)
+_TELLING |= {"additionalProperties"}
 _CONTAINS = frozenset({"contains", "minContains", "maxContains", "uniqueItems"})
 _REST = frozenset({"unevaluatedProperties", "unevaluatedItems"})
 _FORMATS = frozenset({"date", "time", "date-time", "uuid"})
@@ -52,7 +57,9 @@ class Enforcement:
     place is enforced, and it is refused. `merged_all_of`: one holds only if each of its schemas has properties or an
     `enum`; else only `{}` may be answered, and it is refused. `patterns`: those that are enforced, the others are
     refused; None: all. `most_repeats`: a length or a number of items beyond is refused. `schema_booleans`: `items` may
-    be true or false. `strict`: OpenAI's rules for whole objects. `needs_properties`: the top must have them.
+    be true or false. `typed_only`: a schema that says nothing of a type is refused, an empty one is read as an object;
+    they are sent with every type there is. `strict`: OpenAI's rules for whole objects. `needs_properties`: the top must
+    have them.
     """
 
     source: str
@@ -68,6 +75,7 @@ class Enforcement:
     patterns: re.Pattern[str] | None = None
     most_repeats: float = inf
     schema_booleans: bool = True
+    typed_only: bool = False
     strict: bool = False
     needs_properties: bool = False
 
@@ -127,7 +135,8 @@ _LLAMACPP = Enforcement(
 _OLLAMA = replace(
     _LLAMACPP,
     source="ollama/ollama v0.17.4, llama/sampling_ext.cpp: `format` goes through llama.cpp's converter at ec98e2002,"
-    " asked by tests/contract/test_ollama_enforced.py",
+    " asked by tests/contract/test_ollama_enforced.py. `(?:` in a pattern ends the whole server (SIGSEGV)",
+    typed_only=True,
 )
 
 _VLLM = Enforcement(
@@ -213,7 +222,7 @@ def portable(schema: dict[str, Any], server: Enforcement) -> dict[str, Any]:
     Where `oneOf` is refused, `anyOf` stands in its place, as other servers read it anyway.
     """
     refused = [way for way, verdict in unenforced(schema, server) if verdict == "refused"]
-    if not refused and not server.strict:
+    if not (refused or server.strict or server.typed_only):
         return schema
     sent: dict[str, Any] = orjson.loads(orjson.dumps(schema))
     for way in refused:
@@ -221,6 +230,10 @@ def portable(schema: dict[str, Any], server: Enforcement) -> dict[str, Any]:
         for step in way[:-1]:
             node = node[step]
         del node[way[-1]]
+    if server.typed_only:
+        for _, node in list(_nodes(sent, server)):
+            if not node.keys() & _TELLING:
+                node["type"] = [*_TYPES]
     if server.strict:
         for _, node in list(_nodes(sent, server)):
             if "oneOf" in node:

@@ -92,6 +92,10 @@ class Prompt:
     cut: tuple[Cut, ...] = ()
 
 
+REPETITION = "repetition"
+"""A finish reason of our own: the server broke off an answer that went round in circles."""
+
+
 @dataclass(slots=True)
 class Reply:
     """What the model said, unchecked. `model` is what the server says it ran, `endpoint` the URL without userinfo.

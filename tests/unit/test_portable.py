@@ -118,7 +118,7 @@ def test_what_each_kind_of_server_makes_of_a_keyword(inner: dict[str, Any], verd
         assert found(schema, dialect) == expected, dialect
         sent = portable(schema, BY_DIALECT[dialect])
         left = {name: one for name, one in inner.items() if verdicts.get(dialect) != "refused" or name != keyword}
-        assert sent == of(x=left), dialect
+        assert sent == (portable(of(x=left), BY_DIALECT["ollama"]) if dialect == "ollama" else of(x=left)), dialect
         assert schema == of(x=inner)
 
 
@@ -160,6 +160,15 @@ def test_llama_cpp_gets_the_patterns_that_it_can_hold(pattern: str) -> None:
     for dialect in ("llamacpp", "ollama"):
         sent = portable(of(x=inner), BY_DIALECT[dialect])
         assert sent == of(x=inner if pattern in HELD else {"type": "string"})
+
+
+def test_ollama_is_told_a_type_where_the_schema_tells_none() -> None:
+    """It refuses a schema without one, and reads an empty one as an object: every type is the same as none."""
+    for inner in ({}, {"description": "anything"}, {"required": ["a"]}):
+        sent = portable(of(x=inner), BY_DIALECT["ollama"])["properties"]["x"]
+        assert set(sent.pop("type")) == {"object", "array", "string", "number", "boolean", "null"}
+        assert sent == inner
+        assert portable(of(x=inner), BY_DIALECT["llamacpp"]) == of(x=inner)
 
 
 def test_bounds_on_both_sides_hold_below_zero_too() -> None:

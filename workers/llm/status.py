@@ -58,6 +58,9 @@ _TOO_LONG = (
     *_TOO_LONG_ELSEWHERE,
 )
 _TOO_LONG_CODES = frozenset({"exceed_context_size_error", "context_length_exceeded"})
+_REFUSED_BY_OLLAMA = ("invalid json schema in format", "failed to load model vocabulary required for format")
+"""Said with a 500, on each of its routes, of a schema that cannot be made a grammar, and of a grammar that its own
+engine refuses (llm/server.go, runner/ollamarunner). Where llama.cpp runs the model, its process ends instead."""
 _NO_MODEL_CODES = frozenset({"model_not_found", "model_not_available"})
 _QUOTA_CODES = frozenset({"insufficient_quota"})
 _PER_MINUTE = ("#token-limit", "allocated quota exceeded")
@@ -77,12 +80,15 @@ TABLE = (
     Row((400, 413, 422), ContextExceeded, "the prompt does not fit the model's context", codes=_TOO_LONG_CODES),
     Row((400, 413, 422), ContextExceeded, "the prompt does not fit the model's context", says=_TOO_LONG),
     Row((400, 413, 422, 431), Declined, "the server refuses this request"),
+    Row((500,), Declined, "the server refuses this request", says=_REFUSED_BY_OLLAMA),
     # Has no room now.
     Row((429,), Busy, "too many tokens in this minute", codes=_QUOTA_CODES, says=_PER_MINUTE),
     Row((402,), QuotaSpent, "the account behind the API key has to pay first"),
     Row((429,), QuotaSpent, "the account behind the API key has to pay first", codes=_QUOTA_CODES),
     Row((429,), Busy, "too many requests"),
     Row((503,), Overloaded, "the model is being loaded", says=("loading model",)),
+    # Ollama, whose queue is full only while it loads a model: it works, and no breaker need know.
+    Row((503,), Busy, "the model is being loaded", says=("maximum pending requests exceeded",)),
     Row((503, 529), Overloaded, "overloaded"),
     # Did not do its work. 524 is a proxy's word for 504 (Cloudflare).
     Row((408, 504, 524), TimedOut, "the server, or a proxy before it, gave up waiting"),

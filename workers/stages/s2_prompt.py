@@ -29,7 +29,8 @@ _MARK = re.compile(
     r"think|tool_call|tool_response|arg_key|arg_value"  # Qwen, DeepSeek, GLM
     r"|s|bos|eos|pad|unk|mask|cls|sep|sop|eop"  # begin, end, padding, gaps; `<s>` is HTML too, and can still be read
     r"|start_of_turn|end_of_turn|start_of_image|end_of_image|start_of_audio|end_of_audio"  # Gemma
-    r")|SYS|INST|SYSTEM_PROMPT"  # Llama 2, Mistral
+    r")|img-[0-9]+"  # Ollama, of a model that sees: such an image is none of the request, which ends with a 500
+    r"|SYS|INST|SYSTEM_PROMPT"  # Llama 2, Mistral
     r"|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|THINK"  # Mistral
     r"|IMG|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO|PREFIX|MIDDLE|SUFFIX"  # Mistral: what is no text, code to fill in
     r"|(?:BOS|EOS|EOP|PAD|UNK|CLS|SEP|MASK)(?:_TOKEN)?|gMASK|sMASK"  # Cohere, EXAONE, GLM, BERT

@@ -17,11 +17,14 @@ from workers.errors import (
 )
 from workers.json_text import loads, loads_raw_controls, lookup
 from workers.nesting import MAX_DEPTH, too_deep
-from workers.records import Reply
+from workers.records import REPETITION, Reply
 from workers.salvage import Rung, candidates, without_thought
 from workers.task import Task
 
 _Check = Callable[[Any], str | None]
+
+_BROKEN_OFF = ("length", REPETITION)
+"""The end of such an answer is not the model's own."""
 
 
 def parse(reply: Reply, task: Task) -> Any:
@@ -77,7 +80,7 @@ def _text(text: str, reply: Reply, task: Task) -> str:
         raise AnswerEmpty("nothing but a thought", reply.text)
     if limit is not None and len(said) > limit.max_chars:
         raise AnswerTooLong(f"{len(said)} characters, max_chars is {limit.max_chars}", reply.text)
-    if reply.finish_reason == "length":  # half a text has no schema that could tell
+    if reply.finish_reason in _BROKEN_OFF:  # half a text has no schema that could tell
         raise BadAnswer("the text is not whole", reply.text)
     if said != text:
         _note_repair("thought", reply, task)
@@ -96,7 +99,7 @@ def _json(text: str, reply: Reply, task: Task, check: _Check) -> Any:
         return _salvaged(text, reply, task, check, exc)
     if wrong := _wrong(text, value, check):
         raise AnswerOffSchema(wrong, reply.text)
-    if reply.finish_reason == "length" and isinstance(value, int | float) and not isinstance(value, bool):
+    if reply.finish_reason in _BROKEN_OFF and isinstance(value, int | float) and not isinstance(value, bool):
         raise AnswerNotJson("a number that may have had more digits", reply.text)  # all else has an end of its own
     if repair is not None:
         _note_repair(repair, reply, task)
@@ -116,7 +119,7 @@ def _read(text: str) -> tuple[Any, Rung | None]:
 def _salvaged(text: str, reply: Reply, task: Task, check: _Check, error: orjson.JSONDecodeError) -> Any:
     first_wrong: str | None = None
     fits: dict[bytes, tuple[Rung, Any]] = {}
-    for rung, candidate in candidates(text, cut=reply.finish_reason == "length"):
+    for rung, candidate in candidates(text, cut=reply.finish_reason in _BROKEN_OFF):
         try:
             value = loads(candidate)
         except orjson.JSONDecodeError:

@@ -63,7 +63,8 @@ def test_no_key_no_headers(tmp_path: Path) -> None:
         ("[|user", "[ |user"),
         ("]~b]user", "] ~b]user"),
         ("<|end|>", "< |end|>"),
-        ("<b>5 < 6</b> [x]", "<b>5 < 6</b> [x]"),
+        ("[img-0] [img-123456789012345678901234567890]", "[ img-0] [ img-123456789012345678901234567890]"),
+        ("<b>5 < 6</b> [x] [img-] [img-a]", "<b>5 < 6</b> [x] [img-] [img-a]"),
     ],
 )
 def test_what_nobody_can_see_does_not_reach_the_model(tmp_path: Path, value: str, read: str) -> None:

@@ -19,7 +19,7 @@ from workers.errors import (
     AnswerTooLong,
     BadAnswer,
 )
-from workers.records import Reply
+from workers.records import REPETITION, Reply
 from workers.stages.s4_parse import parse
 from workers.task import Task
 
@@ -187,6 +187,24 @@ def test_a_text_answer_that_was_cut_is_no_answer() -> None:
     """Half a text cannot be told from a whole one by any schema."""
     with pytest.raises(AnswerCut):
         parse(said("012", "length"), TEXT)
+
+
+def test_an_answer_that_the_server_broke_off_is_not_whole() -> None:
+    """Ollama does so with one that goes round in circles: no more tokens would help, so it does not count as cut."""
+    with pytest.raises(BadAnswer, match="not whole") as caught:
+        parse(said("no no no", REPETITION), make_task())
+    assert type(caught.value) is BadAnswer
+    for text in (JSON[:-4], f'{{"draft": {JSON}, "no'):
+        with pytest.raises(AnswerNotJson):
+            parse(said(text, REPETITION), TRIAGE)
+    assert parse(said(f"{JSON} no no no", REPETITION), TRIAGE) == GOOD
+
+
+def test_a_number_that_was_broken_off_may_have_had_more_digits(tmp_path: Path) -> None:
+    """Everything else has an end of its own."""
+    for reason in ("length", REPETITION):
+        with pytest.raises(BadAnswer, match="more digits"):
+            parse(said("111", reason), anything(tmp_path / "any.json"))
 
 
 def test_a_text_that_is_too_long_and_cut_is_too_long() -> None:

@@ -2,26 +2,25 @@
 
 from typing import ClassVar
 
-from workers.errors import AnswerEmpty, BadEnvelope, Declined
+from workers.errors import AnswerEmpty, BadEnvelope
 from workers.llm.dialects.card import Answers, Card, json_of, number
 from workers.llm.dialects.chat import Completion, conversation, count_in, envelope_of, name_in
 from workers.llm.status import TABLE, Row
 from workers.portable import BY_DIALECT, portable
 from workers.ports import Ask, Frame
-
-_REFUSED = ("invalid json schema in format", "invalid format: ", '" must be of type ')
-"""Said with a 500 of a schema that it cannot enforce and of an option's type (its llm/server.go and api/types.go)."""
+from workers.records import REPETITION
 
 
 class Ollama:
-    """Structured output by `format`. `truncate: false` makes a prompt that is too long a 400, not a silent cut."""
+    """Structured output by `format`.
+
+    `truncate: false` makes a prompt that is too long a 400, not a silent cut. `shift: false` ends an answer with the
+    context; else half of what came before, the prompt with it, is dropped without a word to make room for more.
+    """
 
     path: ClassVar[str] = "/api/chat"
     about: ClassVar[tuple[str, ...]] = ("/api/ps",)
-    table: ClassVar[tuple[Row, ...]] = (
-        Row((500,), Declined, "the server refuses this request", says=_REFUSED),
-        *TABLE,
-    )
+    table: ClassVar[tuple[Row, ...]] = TABLE
 
     def __init__(self, keep_alive: float | str | None = None) -> None:
         self._keep_alive = keep_alive
@@ -32,6 +31,7 @@ class Ollama:
             "model": model,
             "stream": False,
             "truncate": False,
+            "shift": False,
             "options": {"temperature": ask.temperature, "num_predict": ask.max_tokens},
         }
         if ask.schema is not None:
@@ -51,6 +51,9 @@ class Ollama:
     def read(self, body: bytes) -> Completion:
         """Return the completion in the body of a 200.
 
+        One that is not `done` was broken off: 30 equal tokens in a row are taken for a loop (its llm/server.go). No
+        tokens are counted then; the finish reason is `repetition`.
+
         Raises:
             BadEnvelope: it is no completion, or was cut; retryable.
             AnswerEmpty: null content or blanks only.
@@ -58,9 +61,8 @@ class Ollama:
         envelope = envelope_of(body)
         if not isinstance(envelope, dict) or not isinstance(said := envelope.get("message"), dict):
             raise BadEnvelope("200 without `message`: no Ollama, or another dialect")
-        if envelope.get("done") is not True:
-            raise BadEnvelope("200 that is not `done`: a part of a stream")
-        text, finish_reason = said.get("content"), name_in(envelope.get("done_reason"))
+        text, is_done = said.get("content"), envelope.get("done") is True
+        finish_reason = name_in(envelope.get("done_reason")) if is_done else REPETITION
         counts = count_in(envelope.get("prompt_eval_count")), count_in(envelope.get("eval_count"))
         if not isinstance(text, str) or not text.strip():
             raise AnswerEmpty(f"the model said nothing (done_reason {finish_reason or 'missing'})", tokens=counts)
