@@ -75,7 +75,7 @@ async def test_a_record_that_is_not_selected_leaves_as_skip_unasked() -> None:
     passed_on = await decide(make_record(topic=TOPIC, value=b'{"plan": "free"}'), task, Passage(5.0))
     assert isinstance(passed_on, Fallback), passed_on
     assert (passed_on.tier, passed_on.enrichment, passed_on.error.reason) == ("skip", None, "only_when")
-    assert (passed_on.attempts, model.calls) == (0, [])
+    assert (passed_on.spent.attempts, model.calls) == (0, [])
     assert isinstance(
         await decide(make_record(topic=TOPIC, value=b'{"plan": "business"}'), task, Passage(5.0)), Enriched
     )

@@ -33,7 +33,7 @@ from workers.ladder.default import Default
 from workers.ladder.review import Review
 from workers.outcome import Deferred, Enriched, Erased, Fallback, Outcome, Rejected
 from workers.pipeline import decide, finish
-from workers.records import Outgoing, Passage, Prompt, Record, Reply
+from workers.records import Outgoing, Passage, Prompt, Record, Reply, Spent
 from workers.task import Task
 
 ENRICHED, FALLBACK, REVIEW, DLQ = (
@@ -257,7 +257,7 @@ async def test_what_a_later_try_can_mend_is_deferred(error: NoAnswer) -> None:
     """The model is away or has no time: `max_deferrals` times the record waits, then the ladder answers."""
     first = await course(deferring(error))
     assert isinstance(first, Deferred)
-    assert (first.error, first.deferrals, first.attempts) == (error, 1, 1)
+    assert (first.error, first.deferrals, first.spent.attempts) == (error, 1, 1)
     second = await course(deferring(error), Passage(5.0, deferrals=1))
     assert isinstance(second, Deferred)
     assert second.deferrals == 2
@@ -309,8 +309,8 @@ async def test_a_deferral_is_acked_and_is_no_success_of_ours() -> None:
 async def test_a_record_that_the_retry_topic_refuses_goes_down_the_ladder(refusal: Exception) -> None:
     """It cannot wait, so this was its last try: no dead letter, and the reason is the model's."""
     sink, delivered, error = MemorySink(refusal), Delivered(), TimedOut("x")
-    written = await finish(delivered, Deferred(error, 1, 3), deferring(), sink)
+    written = await finish(delivered, Deferred(error, 1, Spent(3)), deferring(), sink)
     assert isinstance(written, Fallback)
-    assert (written.error, written.attempts) == (error, 3)
+    assert (written.error, written.spent.attempts) == (error, 3)
     assert where(sink) == [FALLBACK]
     assert delivered.acked
