@@ -146,7 +146,7 @@ def examples() -> dict[str, str]:
         "fallback-merge-rules": (make_record(), rules, merge, 0),
         "fallback-only-skip": (make_record(), Fallback("skip", None, timeout, 2, Spent(3)), only, 0),
         "review": (make_record(), review, only, 0),
-        "retry": (make_record(), Deferred(timeout, 1, 3), defers, 0),
+        "retry": (make_record(), Deferred(timeout, 1, Spent(3)), defers, 0),
         "dlq": (not_json, Rejected(NotJson("unexpected end of data: line 1 column 11")), wrap, 0),
         "dlq-stub": (make_record(value=b"x" * 300_000), large, wrap, 0),
     }
