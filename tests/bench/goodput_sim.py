@@ -183,6 +183,69 @@ class Batches(Server):
         return ended
 
 
+class Steps(Server):
+    """vLLM, in the steps of its engine: a step takes so many tokens, those of new prompts and one of each other call.
+
+    It assumes a varying delay before the engine (HTTP, words into tokens), longer or shorter for seconds, that moves
+    all calls of a round together until a queue hides it. Fitted by hand to rates measured on an H200, where rounds did
+    move together; why they do is not established. The first step with more prompts than any before compiles, and
+    everybody waits.
+    """
+
+    PROMPT, ANSWER, BUDGET = 900, 16, 8_192
+    STEP_S, TOKEN_S, COMPILES_S = 0.023, 6.1e-6, 0.7
+    BEFORE_S, MOVES, STAYS_S = 0.08, 0.7, 3.0
+    """Before the engine, as assumed: the median, how far its logarithm moves, and for how long it stays there."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__(rng)
+        self.arriving: deque[tuple[float, Call]] = deque()
+        self.waiting: deque[tuple[Call, int]] = deque()
+        self.running: list[tuple[int, Call]] = []
+        self.steps = self.widest = 0
+        self.ends_s = math.inf
+        self.moved, self.moved_at_s = 0.0, 0.0
+
+    def enter(self, call: Call, now_s: float) -> None:
+        """Take a call in."""
+        stays = math.exp((self.moved_at_s - now_s) / self.STAYS_S)
+        self.moved = stays * self.moved + self.rng.gauss(0, self.MOVES) * math.sqrt(1 - stays * stays)
+        self.moved_at_s = now_s
+        arrives_s = now_s + self.BEFORE_S * math.exp(self.moved)
+        self.arriving.append((max(arrives_s, self.arriving[-1][0] if self.arriving else 0.0), call))
+
+    def next_s(self) -> float:
+        """Return when something happens by itself."""
+        return min(self.ends_s, self.arriving[0][0] if self.arriving else math.inf)
+
+    def leave(self, now_s: float) -> list[Call]:
+        """Return the calls that end now."""
+        while self.arriving and self.arriving[0][0] <= now_s:
+            self.waiting.append((self.arriving.popleft()[1], self.PROMPT))
+        if now_s < self.ends_s < math.inf:
+            return []
+        ended = [call for last, call in self.running if last <= self.steps]
+        self.running = [one for one in self.running if one[0] > self.steps]
+        self._step(now_s)
+        return ended
+
+    def _step(self, now_s: float) -> None:
+        left, prompts = self.BUDGET - len(self.running), 0
+        while self.waiting and left > 0:
+            call, tokens = self.waiting.popleft()
+            prompts += 1
+            if tokens > left:
+                self.waiting.appendleft((call, tokens - left))
+            else:
+                self.running.append((self.steps + self.ANSWER, call))
+            left = max(0, left - tokens)
+        self.steps += 1
+        lasts_s = max(self.STEP_S, self.TOKEN_S * (self.BUDGET - left))
+        if prompts > self.widest:
+            self.widest, lasts_s = 2 * prompts, lasts_s + self.COMPILES_S
+        self.ends_s = now_s + lasts_s if left < self.BUDGET else math.inf
+
+
 class Refusing(Server):
     """Refuses what comes above a number of calls (429), and is another server up to there."""
 
@@ -244,6 +307,7 @@ SERVERS: dict[str, Callable[[random.Random], Server]] = {
     "stub_noisy": lambda rng: Stub(rng, sigma=0.5),
     "vllm": lambda rng: Shared(rng, VLLM),
     "vllm_noisy": lambda rng: Shared(rng, VLLM, sigma=0.8),
+    "vllm_steps": Steps,
     "transformers": lambda rng: Shared(rng, TRANSFORMERS),
     "one_at_a_time": lambda rng: Slots(rng, 1, 0.2),
     "slots_4": lambda rng: Slots(rng, 4, 0.5),

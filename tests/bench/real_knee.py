@@ -2,7 +2,8 @@
 
 The same work with each fixed limit and with `max_in_flight: auto`, in turns: prompts of about 150 words to
 /v1/completions, 16 tokens each, 1,200 of them waiting all the time, so that the limit alone says how many run. No Kafka
-and no stages. `auto` begins anew and has two and a half minutes to find its limit; what comes then is measured.
+and no stages. `auto` begins anew and has two and a half minutes to find its limit, or `--settle` seconds; what comes
+then is measured.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from workers.llm.thrift import thrifty
 from workers.ports import Frame, Model
 from workers.records import Passage
 
-LIMITS: tuple[int | str, ...] = (16, 64, 128, 256, 512, 1_024, "auto")
+LIMITS: tuple[int | str, ...] = (16, 64, 128, 192, 256, 512, 1_024, "auto")
 WAITING = 1_200
 SETTLE_S, AUTO_SETTLE_S, MEASURE_S = 6.0, 150.0, 15.0
 
@@ -46,12 +47,11 @@ class Load:
             self.ended.append((time.monotonic(), reply.latency_s))
 
 
-async def run(url: str, model: str, limit: int | str, measure_s: float) -> dict[str, object]:
+async def run(url: str, model: str, limit: int | str, settle_s: float, measure_s: float) -> dict[str, object]:
     """Run one case and return its figures: answers per second, and how long the calls took, without their wait here."""
     client: Client = client_for(url, slots=limit, dialect="completions", timeout_s=120.0, model=model)
     await client.start()
     asked = thrifty(client, make_task().settings, None)
-    settle_s = AUTO_SETTLE_S if limit == "auto" else SETTLE_S
     from_s = time.monotonic() + settle_s
     load = Load(asked, asked.frame(replace(ASK, schema=None, max_tokens=16)), from_s + measure_s, [])
     try:
@@ -71,11 +71,12 @@ async def run(url: str, model: str, limit: int | str, measure_s: float) -> dict[
     }
 
 
-async def main(url: str, model: str, runs: int, measure_s: float) -> None:
+async def main(url: str, model: str, runs: int, auto_settle_s: float, measure_s: float) -> None:
     """Run every limit, `runs` times."""
     for _ in range(runs):
         for limit in LIMITS:
-            print(json.dumps(await run(url, model, limit, measure_s)), flush=True)
+            settle_s = auto_settle_s if limit == "auto" else SETTLE_S
+            print(json.dumps(await run(url, model, limit, settle_s, measure_s)), flush=True)
 
 
 if __name__ == "__main__":
@@ -83,6 +84,7 @@ if __name__ == "__main__":
     parser.add_argument("url")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--settle", type=float, default=AUTO_SETTLE_S, help="seconds `auto` has to find its limit")
     parser.add_argument("--seconds", type=float, default=MEASURE_S, help="measured per limit")
     given = parser.parse_args()
-    uvloop.run(main(given.url, given.model, given.runs, given.seconds))
+    uvloop.run(main(given.url, given.model, given.runs, given.settle, given.seconds))

@@ -26,7 +26,10 @@ CROWDED = 1.75
 """Times the first latency: from there on the server is full for the most part, and doubling would overshoot."""
 
 SURE = 1.5
-"""Standard errors of a difference that decide."""
+"""Standard errors of a difference that decide, as they follow from how much the calls differ."""
+
+SURE_ROUNDS = 1.0
+"""The same, as it follows from how much rounds of one limit differ."""
 
 TRIES = 12
 """Of one limit without a clear result: then the less clear one decides."""
@@ -45,6 +48,9 @@ ROUNDS = 4
 
 TRIED = 2
 """The round of the four that has the other limit."""
+
+REMEMBERS = 0.25
+"""The weight of the latest pair of rounds in what is known of how far apart they may be."""
 
 BACK_OFF = 0.875
 """Of a limit that was refused: what is asked for from then on."""
@@ -79,10 +85,11 @@ class Tries:
     tried: Tally = NOTHING
     base: Tally = NOTHING
 
-    @property
-    def doubt(self) -> float:
-        """How far apart the logarithms of both goodputs may be by chance."""
-        return SURE * math.sqrt(self.tried.variance + self.base.variance)
+    def doubt(self, moves: float) -> float:
+        """Return how far apart the logarithms of both goodputs may be by chance, with `moves` of `State`."""
+        by_calls = self.tried.variance + self.base.variance
+        by_rounds = moves * (1 / self.tried.rounds + 1 / self.base.rounds)
+        return max(SURE * math.sqrt(by_calls), SURE_ROUNDS * math.sqrt(by_rounds))
 
     def and_then(self, tried: Tally, base: Tally) -> "Tries":
         """Return all tries with another one; that alone when it was of another limit."""
@@ -108,6 +115,11 @@ class State:
     """The limit before the last doubling or halving."""
     base: Tally = NOTHING
     """Of `kept`: since it was doubled or halved; when steady, in the rounds before the next try."""
+    poor: Tally = NOTHING
+    """The first measure of a limit that would end the search: it is measured twice."""
+    moves: float | None = None
+    """The variance of the logarithm of a round's goodput, as seen between rounds of one limit. All calls of a round
+    may be slow together, as the server's host was: that does not show in how much they differ from each other."""
     up: Tries = UNTRIED
     down: Tries = UNTRIED
     stride: int = 1
@@ -199,6 +211,11 @@ def _start(state: State, tally: Tally) -> tuple[State, Reason | None]:
         return settled(state, max(1, state.limit // 2)), "latency_ceiling"
     state = replace(state, first_s=state.first_s or state.base.mean_s)
     following = _following(state, state.base, state.best)
+    if following is None or following < state.limit:
+        if state.poor.limit != state.limit:
+            return replace(state, poor=state.base, base=NOTHING), None
+        state = replace(state, base=max(state.base, state.poor, key=lambda one: one.per_s))
+        following = _following(state, state.base, state.best)
     if following is None:
         best = max(state.base, state.best, key=lambda one: (one.utility, -one.limit))
         return settled(state, best.limit), "settled"
@@ -230,8 +247,20 @@ def _steady(state: State, tally: Tally, judged: int) -> tuple[State, Reason | No
         return _compared(state, tally, up=_is_up(judged))
     if judged % ROUNDS > TRIED or tally.limit != state.kept:
         return state, None
-    state = replace(state, base=state.base + tally)
+    moves = _moves(state.moves, state.base, tally)
+    state = replace(state, base=state.base + tally, moves=moves)
     return _lowered(state) if state.base.enough and state.base.too_slow else (state, None)
+
+
+def _moves(known: float | None, one: Tally, other: Tally) -> float | None:
+    """Return what is known of how far apart two rounds of one limit may be, with two more.
+
+    Two rounds alone: half of the square holds for them. Rounds that change their length may leave a sum of several.
+    """
+    if one.rounds != 1 or not (one.per_s and other.per_s):
+        return known
+    apart = math.log(one.per_s / other.per_s) ** 2 / 2
+    return apart if known is None else known + REMEMBERS * (apart - known)
 
 
 def _lowered(state: State) -> tuple[State, Reason]:
@@ -247,30 +276,30 @@ def _compared(state: State, tally: Tally, *, up: bool) -> tuple[State, Reason | 
     if tries.base.enough and tries.base.too_slow:
         return _lowered(state)
     state = replace(state, base=NOTHING)
-    verdict = _verdict(tries)
+    verdict = _verdict(tries, state.moves or 0.0)
     if verdict is True and tally.limit != state.kept:
-        stride = (2 * state.stride if _follows(tries) else 2) if up else 1
+        stride = (2 * state.stride if _follows(tries, state.moves or 0.0) else 2) if up else 1
         return replace(settled(state, tally.limit), stride=stride), "raised" if up else "lowered"
     if verdict is not None:
         tries, state = UNTRIED, replace(state, stride=1 if up else state.stride)
     return (replace(state, up=tries) if up else replace(state, down=tries)), None
 
 
-def _verdict(tries: Tries) -> bool | None:
+def _verdict(tries: Tries, moves: float) -> bool | None:
     """Return whether the limit that was tried is the better one; None when that is not clear yet."""
     tried, base = tries.tried, tries.base
     if tried.calls < ENOUGH or not base.enough:
         return None
-    gain, doubt = tried.utility - base.utility, tries.doubt
+    gain, doubt = tried.utility - base.utility, tries.doubt(moves)
     if tried.too_slow or gain < -doubt:
         return False
     return gain > 0 if gain > doubt or tried.rounds >= TRIES else None
 
 
-def _follows(tries: Tries) -> bool:
+def _follows(tries: Tries, moves: float) -> bool:
     """Return whether goodput rose by half as much as the calls did, beyond doubt: far from the knee."""
     tried, base = tries.tried, tries.base
-    return math.log(tried.per_s / base.per_s) - tries.doubt >= MUCH * math.log(tried.limit / base.limit)
+    return math.log(tried.per_s / base.per_s) - tries.doubt(moves) >= MUCH * math.log(tried.limit / base.limit)
 
 
 def _is_up(index: int) -> bool:

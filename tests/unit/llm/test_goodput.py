@@ -50,6 +50,62 @@ def test_the_search_takes_the_better_of_the_last_two() -> None:
     assert (state.kept, state.mode) == (16, "steady")
 
 
+def test_a_server_that_stands_still_for_a_round_ends_no_search() -> None:
+    """A limit that would end it is measured twice, and the better of both counts: a kernel is compiled once."""
+    state, _ = judged(goodput.begin(1_024), tally_of(4, 0.3), 0)
+    state, reason = judged(state, tally_of(8, 1.2), 2)
+    assert (state.limit, reason) == (8, None)
+    assert judged(state, tally_of(8, 0.32), 3)[0].limit == 16
+    state, reason = judged(state, tally_of(8, 1.2), 3)
+    assert (state.kept, reason) == (2, "halved")
+
+
+@pytest.mark.parametrize(("first_s", "second_s"), [(0.5, 1.2), (1.2, 0.5)])
+def test_of_two_measures_that_would_end_the_search_the_better_one_counts(first_s: float, second_s: float) -> None:
+    """Whichever it was: eight calls that brought a fifth more answers are kept, though once the server stood still."""
+    state, _ = judged(goodput.begin(1_024), tally_of(4, 0.3), 0)
+    state, reason = judged(state, tally_of(8, first_s), 2)
+    assert (state.limit, reason) == (8, None)
+    state, reason = judged(state, tally_of(8, second_s), 3)
+    assert (state.kept, reason) == (8, "settled")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kept"),
+    [([1.0], 75), ([1.15], 75), ([1.2], 64), ([1.0, 1.5, 1.0], 64), ([1.2, *[1.0] * 8], 75)],
+)
+def test_what_differs_between_rounds_of_one_limit_decides_nothing(pairs: list[float], kept: int) -> None:
+    """All calls of a round may be slow together: that they agree with each other makes a gain no clearer.
+
+    By how much the second round of each pair was slower is remembered, and slowly forgotten.
+    """
+    state = steady(64)
+    for apart in pairs:
+        state = replace(state, base=NOTHING)
+        state, _ = judged(state, tally_of(64, 0.3), 0)
+        state, _ = judged(state, tally_of(64, 0.3 * apart), 1)
+    state, _ = judged(replace(state, limit=75), tally_of(75, 0.3 * math.sqrt(pairs[-1])), goodput.TRIED)
+    assert state.kept == kept
+
+
+def test_how_far_rounds_are_apart_is_seen_in_pairs_alone() -> None:
+    """Rounds of another length begin anywhere, and a third one may follow without a try: a sum varies less than one."""
+    state, _ = judged(steady(64), tally_of(64, 0.3), 0)
+    state, _ = judged(state, tally_of(64, 0.36), 1)
+    again, _ = judged(state, tally_of(64, 0.6), goodput.ROUNDS)
+    assert again.base.rounds == 3
+    assert again.moves == state.moves == pytest.approx(math.log(1.2) ** 2 / 2)
+
+
+def test_a_round_without_an_answer_is_half_of_no_pair() -> None:
+    """It has no goodput whose logarithm could be compared; neither before another round nor after one."""
+    none = tally_of(64, 0.3, answers=0)
+    for first, second in ((none, tally_of(64, 0.3)), (tally_of(64, 0.3), none)):
+        state, _ = judged(steady(64), first, 0)
+        state, _ = judged(state, second, 1)
+        assert (state.base.rounds, state.moves) == (2, None)
+
+
 def test_a_search_ends_at_the_most_there_may_be() -> None:
     """`auto_max` bounds it, below the first limit too."""
     assert after(goodput.begin(50), lambda _: 1.0).kept == 50
