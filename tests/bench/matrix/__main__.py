@@ -8,6 +8,7 @@ only printed.
 
 import argparse
 import asyncio
+import compileall
 import json
 import logging
 import os
@@ -29,7 +30,7 @@ from tests.bench.matrix.running import others_core
 from tests.bench.matrix.workloads import FULL, PARTITIONS, SHORT, Case, records, scaled, selected
 from tests.bench.peers.building import CannotBuildError
 from tests.support import scale
-from tests.support.kafka import KafkaBroker, ensure_jars
+from tests.support.kafka import ROOT, KafkaBroker, ensure_jars
 from tests.support.topics import fresh_name, produce
 
 PIECE = 50_000
@@ -139,6 +140,7 @@ def main() -> None:
     cases = tuple(scaled(case, asked.scale) for case in selected(FULL if asked.full else SHORT, FULL, asked.workload))
     ensure_jars()
     stub_program()
+    compileall.compile_dir(ROOT / "workers", quiet=1)  # as pip does with a wheel: PYTHONDONTWRITEBYTECODE may be set
     workers = buildable(chosen(asked.worker, short=not asked.full))
     lines: list[Figures] = []
     recorded = asked.scale == 1.0 and asked.processes == 1 and (asked.record or not asked.worker)
