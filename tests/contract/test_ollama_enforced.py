@@ -48,7 +48,7 @@ ONLY_HERE: dict[str, dict[str, Any]] = {
     "pattern, a repeated escape": {"type": "string", "pattern": "^a\\.{2}$"},
     "pattern, not greedy": {"type": "string", "pattern": "^ba+?$"},
     "pattern, any character": {"type": "string", "pattern": "^.{9}$"},
-    "pattern, all characters but one": {"type": "string", "pattern": "^[^a]{9}$"},
+    "pattern, all characters but one": {"type": "string", "pattern": "^[^a]{60}$"},
     "pattern, a quotation mark": {"type": "string", "pattern": '^a"$'},
     "maxLength 2000": {"type": "string", "maxLength": 2_000},
     "maxLength 2001": {"type": "string", "maxLength": 2_001},
@@ -70,7 +70,7 @@ ONLY_HERE: dict[str, dict[str, Any]] = {
     | {"anyOf": [{"type": "object", "required": ["a"]}, {"type": "object", "required": ["b"]}], "required": ["a"]},
     "allOf beside properties": CLOSED | {"properties": {"a": ONE}, "required": ["a"], "allOf": [{"required": ["b"]}]},
     "nothing": {},
-    "a list of types": {"type": ["integer", "string"], "minimum": 4, "maximum": 6, "maxLength": 2},
+    "a list of types": {"type": ["integer", "string"], "minimum": 4, "maximum": 6, "maxLength": 0},
     "additionalProperties true": {
         "type": "object",
         "properties": {"a": ONE},
