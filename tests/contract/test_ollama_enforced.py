@@ -70,7 +70,9 @@ ONLY_HERE: dict[str, dict[str, Any]] = {
     | {"anyOf": [{"type": "object", "required": ["a"]}, {"type": "object", "required": ["b"]}], "required": ["a"]},
     "allOf beside properties": CLOSED | {"properties": {"a": ONE}, "required": ["a"], "allOf": [{"required": ["b"]}]},
     "nothing": {},
-    "a list of types": {"type": ["integer", "string"], "minimum": 4, "maximum": 6, "maxLength": 0},
+    # A text, or null, would be an answer that shows nothing.
+    "a list of types": {"type": ["integer", "number"], "minimum": 100, "maximum": 101},
+    "multipleOf, nullable": {"type": ["integer", "number"], "multipleOf": 7, "minimum": 1, "maximum": 60},
     "additionalProperties true": {
         "type": "object",
         "properties": {"a": ONE},
