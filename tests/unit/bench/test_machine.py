@@ -10,7 +10,7 @@ from tests.bench.matrix.machine import SLOW_BUILD, build
     [
         ("'--enable-shared' '--enable-optimizations' '--with-lto'", "/usr/local", "built with optimization"),
         ("'--enable-shared' '--prefix=/usr'", "/usr", "a distribution's build"),
-        ("'--prefix=/home/me/.pyenv/versions/3.11.7'", "/home/me/.pyenv/versions/3.11.7", SLOW_BUILD),
+        ("'--prefix=/opt/python-3.11.7'", "/opt/python-3.11.7", SLOW_BUILD),
     ],
 )
 def test_a_python_says_how_it_was_built(configured_with: str, prefix: str, said: str) -> None:
