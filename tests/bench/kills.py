@@ -7,10 +7,7 @@ was killed is started again at once. `--without-metadata`: workers whose commits
 
 import argparse
 import asyncio
-import os
-import platform
 import random
-import re
 import sys
 import tempfile
 import time
@@ -21,10 +18,11 @@ import orjson
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocol
 
+from tests.bench.matrix.machine import machine
 from tests.support.commit_sampler import CommitSampler, sampling
 from tests.support.deployment import WorkerProcess
 from tests.support.flow import Flow, flow_of
-from tests.support.kafka import POM, KafkaBroker
+from tests.support.kafka import KafkaBroker
 from tests.support.stage import TASK, Stage
 
 RECORDS, PARTITIONS, KEYS, KILLS, SLOTS = 20_000, 12, 1_000, 5, 64
@@ -119,18 +117,7 @@ async def measure(folder: Path, broker: KafkaBroker, *, static: bool, with_metad
         "kills": kills,
         "wall_s": round(took_s, 1),
         "exit_codes": codes,
-        "machine": machine(),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    found = re.search(r"<kafka\.version>(.+?)</kafka\.version>", POM.read_text())
-    return {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "kafka": found[1] if found else None,
-        "slots_per_worker": SLOTS,
+        "machine": machine() | {"slots_per_worker": SLOTS},
     }
 
 

@@ -4,20 +4,19 @@ As `test_ollama_server.py` it runs by hand: `tests/support/run_on_ollama.sh`.
 """
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from tests.contract.test_vllm_enforced import A_OR_B, CLOSED, HALF, NO_SUCH_DAY, ONE, SCHEMAS, wrong
+from tests.contract.test_vllm_enforced import A_OR_B, CLOSED, HALF, NO_SUCH_DAY, ONE, SCHEMAS, as_the_table_says, shown
 from tests.support.llm_settings import Start, passage
-from tests.support.ollama_server import PATIENT_S, ollama_url, patient, raw_prompt
+from tests.support.ollama_server import PATIENT_S, ollama_url, patient
+from tests.support.real_server import raw_prompt
 from workers.answers import compile_schema
 from workers.errors import BadAnswer, Declined, ServerFault
 from workers.llm import Client
-from workers.portable import BY_DIALECT, unenforced
 from workers.ports import Ask
 from workers.records import Reply
 
@@ -117,11 +116,7 @@ async def verdict(client: Client, schema: dict[str, Any], folder: Path, edge: st
     except BadAnswer:
         pass
     told = await asyncio.gather(*map(one, range(1, ASKED)), return_exceptions=True)
-    assert all(isinstance(one, Reply | BadAnswer) for one in told), told
-    whole = [one.text for one in told if isinstance(one, Reply) and one.finish_reason == "stop"]
-    broken = [text for text in whole if wrong(text, check) and not re.search(edge, text)]
-    shown = broken or whole
-    return f"{'ignored' if broken else 'enforced' if whole else 'cut'}: {len(broken)} of {len(whole)}, {shown[:1]}"
+    return shown(told, check, edge)
 
 
 @pytest.mark.parametrize("keyword", ALL)
@@ -134,7 +129,4 @@ async def test_the_table_of_ollama_is_right(keyword: str, start: Start, tmp_path
     print(f"{keyword}: {said}")
     if said.startswith("cut") or keyword in NARROWER:
         pytest.skip("NOT CHECKED: no answer came to its end, or none can show it")
-    expected = {verdict for _, verdict in unenforced(schema, BY_DIALECT["ollama"])} or {"enforced"}
-    if "refused" in expected:
-        expected.add("ignored")  # with the rest of the place: a reason not to send it either
-    assert said.partition(":")[0] in expected, f"the table says {expected}, the server {said}"
+    as_the_table_says(said, schema, "ollama")

@@ -17,7 +17,7 @@ from tests.fuzz.shipped import shipped_task
 from tests.support.chat_families import FAMILIES, Family
 from tests.support.compiled import task_for
 from tests.support.llm_settings import ASK, Start, passage
-from tests.support.memory import TOPIC, MemorySink
+from tests.support.memory import TOPIC
 from tests.support.ollama_server import (
     CONTEXT_TOKENS,
     PATIENT_S,
@@ -25,10 +25,10 @@ from tests.support.ollama_server import (
     loaded,
     ollama_url,
     patient,
-    raw_prompt,
     told,
     unload,
 )
+from tests.support.real_server import LABEL, of_a_long_answer, produced, raw_prompt
 from tests.support.settings_files import SOUND, write_sound
 from tests.support.wire import make_record
 from workers.answers import compile_schema
@@ -43,31 +43,15 @@ from workers.errors import (
 )
 from workers.json_text import loads_raw_controls
 from workers.llm import Card
-from workers.outcome import Enriched, Fallback
-from workers.pipeline import decide, finish
-from workers.ports import Ask
+from workers.outcome import Fallback
 from workers.prompts import compile_prompt
 from workers.records import Request
 from workers.settings.source import load
 from workers.stages import s2_prompt
 from workers.stages.s2_prompt import build
-from workers.stream.ledger import Ledger
-from workers.stream.window import Delivery
 
-LABEL: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "label": {"enum": ["spam", "other"]},
-        "urgency": {"type": "integer", "minimum": 1, "maximum": 5},
-        "note": {"type": "string", "maxLength": 8},
-    },
-    "required": ["label", "urgency", "note"],
-    "additionalProperties": False,
-}
 LABELLED = replace(ASK, schema=LABEL, max_tokens=256, temperature=1.0)
 TEXT = replace(ASK, schema=None, max_tokens=5)
-LONG = {"type": "object", "properties": {"label": {"type": "string", "minLength": 400}}, "required": ["label"]}
-RECORD = make_record(topic="raw", value=b'{"text": "I was charged twice."}', headers=())
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +106,7 @@ async def test_a_task_is_enriched(url: str, start: Start, dialect: str, tmp_path
     task = replace(
         task_for(tmp_path, client, url, schema=json.dumps(LABEL), ladder=False), frame=client.frame(LABELLED)
     )
-    sink, way = MemorySink(), passage(PATIENT_S)
-    outcome = await decide(RECORD, task, way)
-    assert isinstance(outcome, Enriched), outcome
-    await finish(Delivery(RECORD, Ledger("raw", RECORD.partition, 0), RECORD.key, way), outcome, task, sink)
-    [outgoing] = sink.sent
-    written = orjson.loads(outgoing.value or b"")
+    _, written = await produced(task, passage(PATIENT_S))
     assert written["enrichment"]["label"] in ("spam", "other")
     told_of = written["provenance"]
     assert (told_of["tier"], told_of["model"], told_of["endpoint"]) == ("model", "tiny", url)
@@ -138,11 +117,8 @@ async def test_a_task_is_enriched(url: str, start: Start, dialect: str, tmp_path
 async def test_a_cut_answer(url: str, start: Start, dialect: str, tmp_path: Path) -> None:
     """An answer that does not fit `max_tokens` is known as cut, asked for with twice as many, and then the ladder's."""
     client = await start(url, **patient(dialect))
-    task = task_for(tmp_path, client, url, schema=json.dumps(LONG))
-    short = client.frame(Ask(name="triage", system="", schema=LONG, max_tokens=8, temperature=1.0))
-    wide = client.frame(Ask(name="triage", system="", schema=LONG, max_tokens=16, temperature=1.0))
     way = passage(PATIENT_S)
-    outcome = await decide(RECORD, replace(task, frame=short, wide_frame=wide), way)
+    outcome = await of_a_long_answer(tmp_path, client, url, 8, way)
     assert isinstance(outcome, Fallback), outcome
     assert isinstance(outcome.error, AnswerCut)
     assert "after 16 tokens" in str(outcome.error)

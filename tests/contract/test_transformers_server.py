@@ -5,28 +5,23 @@ It takes gigabytes, so it runs by hand: `make servers SERVERS=transformers`; els
 
 import asyncio
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
-import orjson
 import pytest
 
 from tests.support.compiled import task_for
 from tests.support.llm_settings import ASK, Start, passage
-from tests.support.memory import MemorySink
-from tests.support.wire import make_record
+from tests.support.real_server import RECORD, produced, url_of
 from workers.answers import compile_schema
 from workers.cli.dry_run_schema import enforcement
 from workers.errors import AnswerCut, AnswerOffSchema, Declined, Misconfigured, TimedOut
 from workers.llm import Client
 from workers.llm.dialects.card import Card
 from workers.outcome import Enriched, Fallback, Outcome
-from workers.pipeline import decide, finish
+from workers.pipeline import decide
 from workers.ports import Ask
 from workers.records import Passage, Reply
-from workers.stream.ledger import Ledger
-from workers.stream.window import Delivery
 
 URL = "PENSTOCK_TEST_TRANSFORMERS_URL"
 PATIENT_S = 300.0
@@ -50,15 +45,12 @@ def label(*values: str) -> dict[str, object]:
 
 
 LABELLED = replace(ASK, schema=label("spam", "other"))
-RECORD = make_record(topic="raw", value=b'{"text": "I was charged twice."}', headers=())
 
 
 @pytest.fixture(scope="module")
 def url() -> str:
     """The server's root."""
-    if (url := os.environ.get(URL)) is None:
-        pytest.skip(f"NOT CHECKED: no transformers serve; `make servers SERVERS=transformers`, or {URL}")
-    return url
+    return url_of("transformers serve", "transformers", URL)
 
 
 def patient(**changes: object) -> dict[str, object]:
@@ -91,12 +83,7 @@ async def test_a_schema_is_not_enforced_and_the_answer_salvaged(url: str, start:
     """It takes `response_format` and says nothing; the JSON is found in the prose, and provenance tells so."""
     client = await start(url, **patient())
     task = task_for(tmp_path, client, url, schema=json.dumps(label("spam", "other")), ladder=False)
-    sink, way = MemorySink(), passage(PATIENT_S)
-    outcome = await decide(RECORD, task, way)
-    assert isinstance(outcome, Enriched), outcome
-    await finish(Delivery(RECORD, Ledger("raw", RECORD.partition, 0), RECORD.key, way), outcome, task, sink)
-    [outgoing] = sink.sent
-    written = orjson.loads(outgoing.value or b"")
+    outcome, written = await produced(task, passage(PATIENT_S))
     assert written["enrichment"] == {"label": "spam"}
     told = written["provenance"]
     assert (told["tier"], told["model"], told["endpoint"]) == ("model", "tiny", url)

@@ -6,7 +6,7 @@ where it may, a random model writes them until its tokens are used up, and what 
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import orjson
 import pytest
 
 from tests.support.llm_settings import Start, passage
-from tests.support.vllm_server import PATIENT_S, patient, raw_prompt, vllm_url
+from tests.support.real_server import raw_prompt
+from tests.support.vllm_server import PATIENT_S, patient, vllm_url
 from workers.answers import compile_schema
 from workers.errors import BadAnswer, Declined
 from workers.json_text import loads_raw_controls
@@ -128,6 +129,23 @@ def wrong(text: str, check: Check) -> bool:
         return True
 
 
+def shown(told: Sequence[object], check: Check, edge: str) -> str:
+    """Return what answers show of a schema: enforced, ignored or, when none came to its end, cut; and one of them."""
+    assert all(isinstance(one, Reply | BadAnswer) for one in told), told
+    whole = [one.text for one in told if isinstance(one, Reply) and one.finish_reason == "stop"]
+    broken = [text for text in whole if wrong(text, check) and not re.search(edge, text)]
+    telling = (broken or whole)[:1]
+    return f"{'ignored' if broken else 'enforced' if whole else 'cut'}: {len(broken)} of {len(whole)}, {telling}"
+
+
+def as_the_table_says(said: str, schema: dict[str, Any], dialect: str) -> None:
+    """Fail unless the table of `workers/portable.py` says it, too."""
+    expected = {verdict for _, verdict in unenforced(schema, BY_DIALECT[dialect])} or {"enforced"}
+    if "refused" in expected:
+        expected.add("ignored")  # with the rest of the place: a reason not to send it either
+    assert said.partition(":")[0] in expected, f"the table says {expected}, the server {said}"
+
+
 async def verdict(client: Client, schema: dict[str, Any], folder: Path, edge: str) -> str:
     """Return what the server makes of a schema: enforced, ignored or refused, and what shows it."""
     (folder / "schema.json").write_bytes(orjson.dumps(schema))
@@ -142,11 +160,7 @@ async def verdict(client: Client, schema: dict[str, Any], folder: Path, edge: st
     )
     if all(isinstance(one, Declined) for one in told):
         return f"refused: {told[0]}"
-    assert all(isinstance(one, Reply | BadAnswer) for one in told), told
-    whole = [one.text for one in told if isinstance(one, Reply) and one.finish_reason == "stop"]
-    broken = [text for text in whole if wrong(text, check) and not re.search(edge, text)]
-    shown = broken or whole
-    return f"{'ignored' if broken else 'enforced' if whole else 'cut'}: {len(broken)} of {len(whole)}, {shown[:1]}"
+    return shown(told, check, edge)
 
 
 @pytest.mark.parametrize("keyword", SCHEMAS)
@@ -159,7 +173,4 @@ async def test_the_table_of_vllm_is_right(keyword: str, start: Start, tmp_path: 
     print(f"{keyword}: {said}")
     if said.startswith("cut"):
         pytest.skip("NOT CHECKED: no answer came to its end")
-    expected = {verdict for _, verdict in unenforced(schema, BY_DIALECT["vllm"])} or {"enforced"}
-    if "refused" in expected:
-        expected.add("ignored")  # with the rest of the place: a reason not to send it either
-    assert said.partition(":")[0] in expected, f"the table says {expected}, the server {said}"
+    as_the_table_says(said, schema, "vllm")

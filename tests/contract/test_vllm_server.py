@@ -17,7 +17,8 @@ import pytest
 from tests.fuzz.shipped import shipped_task
 from tests.support.compiled import task_for
 from tests.support.llm_settings import ASK, Start, passage
-from tests.support.memory import TOPIC, MemorySink
+from tests.support.memory import TOPIC
+from tests.support.real_server import LABEL, RECORD, of_a_long_answer, produced, raw_prompt
 from tests.support.vllm_server import (
     CONTEXT_TOKENS,
     PATIENT_S,
@@ -26,7 +27,6 @@ from tests.support.vllm_server import (
     echoed,
     marks_in,
     patient,
-    raw_prompt,
     vllm_url,
     written_tokens,
 )
@@ -40,30 +40,16 @@ from workers.llm import Client
 from workers.llm.batches import Batches
 from workers.llm.request_id import RequestIds
 from workers.outcome import Enriched, Fallback
-from workers.pipeline import decide, finish
+from workers.pipeline import decide
 from workers.ports import Ask
 from workers.records import Reply, Request
 from workers.settings.batch import BatchSettings
 from workers.stages.s2_prompt import build
-from workers.stream.ledger import Ledger
-from workers.stream.window import Delivery
 
-LABEL: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "label": {"enum": ["spam", "other"]},
-        "urgency": {"type": "integer", "minimum": 1, "maximum": 5},
-        "note": {"type": "string", "maxLength": 8},
-    },
-    "required": ["label", "urgency", "note"],
-    "additionalProperties": False,
-}
 LABELLED = replace(ASK, schema=LABEL, max_tokens=256, temperature=1.0)
 """Not at 0: there a random model goes on with blanks for ever once it has begun, and nothing else is shown."""
 TEXT = replace(ASK, schema=None, max_tokens=12)
 ENDLESS = replace(ASK, schema=None, max_tokens=CONTEXT_TOKENS - 200)
-LONG = {"type": "object", "properties": {"label": {"type": "string", "minLength": 400}}, "required": ["label"]}
-RECORD = make_record(topic="raw", value=b'{"text": "I was charged twice."}', headers=())
 TEXTS = [f"ticket {number}: the printer on floor {number} is on fire" for number in range(8)]
 
 
@@ -127,12 +113,7 @@ async def test_a_task_is_enriched(url: str, start: Start, dialect: str, tmp_path
     task = replace(
         task_for(tmp_path, client, url, schema=json.dumps(LABEL), ladder=False), frame=client.frame(LABELLED)
     )
-    sink, way = MemorySink(), passage(PATIENT_S)
-    outcome = await decide(RECORD, task, way)
-    assert isinstance(outcome, Enriched), outcome
-    await finish(Delivery(RECORD, Ledger("raw", RECORD.partition, 0), RECORD.key, way), outcome, task, sink)
-    [outgoing] = sink.sent
-    written = orjson.loads(outgoing.value or b"")
+    _, written = await produced(task, passage(PATIENT_S))
     assert written["enrichment"]["label"] in ("spam", "other")
     told = written["provenance"]
     assert (told["tier"], told["model"], told["endpoint"]) == ("model", "tiny", url)
@@ -143,11 +124,8 @@ async def test_a_task_is_enriched(url: str, start: Start, dialect: str, tmp_path
 async def test_a_cut_answer(url: str, start: Start, dialect: str, tmp_path: Path) -> None:
     """An answer that does not fit `max_tokens` is known as cut, asked for with twice as many, and then the ladder's."""
     client = await start(url, **patient(dialect))
-    task = task_for(tmp_path, client, url, schema=json.dumps(LONG))
-    short = client.frame(Ask(name="triage", system="", schema=LONG, max_tokens=24, temperature=1.0))
-    wide = client.frame(Ask(name="triage", system="", schema=LONG, max_tokens=48, temperature=1.0))
     way = passage(PATIENT_S)
-    outcome = await decide(RECORD, replace(task, frame=short, wide_frame=wide), way)
+    outcome = await of_a_long_answer(tmp_path, client, url, 24, way)
     assert isinstance(outcome, Fallback), outcome
     assert isinstance(outcome.error, AnswerCut)
     assert "after 48 tokens" in str(outcome.error)

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import torch  # type: ignore[import-not-found]
-from tiny_hf import MARKS, TEMPLATE, tokenizer  # type: ignore[import-not-found]  # beside this file
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM  # type: ignore[import-not-found]
+from tiny_hf import MARKS, TEMPLATE, qwen, tokenizer  # type: ignore[import-not-found]  # beside this file
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM  # type: ignore[import-not-found]
 
 CONTEXT_TOKENS = 512
 ANSWER = ("Here", " you", " are:\n", "```json\n", '{"label": ', '"spam"', "}\n", "```")
@@ -20,21 +20,8 @@ HIDDEN = 256
 
 def model(tokens: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     """Return a layer that adds nothing, between a direction for each token and what follows that token."""
-    chain = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(tokens),
-            hidden_size=HIDDEN,
-            intermediate_size=HIDDEN,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=CONTEXT_TOKENS,
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=tokens.eos_token_id,
-            pad_token_id=tokens.pad_token_id,
-        )
-    ).eval()
+    sizes = {"hidden_size": HIDDEN, "intermediate_size": HIDDEN, "num_hidden_layers": 1}
+    chain = qwen(tokens, max_position_embeddings=CONTEXT_TOKENS, **sizes)
     number = tokens.get_vocab()
     words = [written(word) for word in ANSWER]
     follows = dict.fromkeys(range(len(tokens)), number[words[0]])

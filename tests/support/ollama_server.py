@@ -4,25 +4,23 @@ Run as a program it writes the models that the server shall have: `python -m tes
 """
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
-import pytest
 
 from tests.support.chat_families import CHATML, FAMILIES, Family
 from tests.support.llama_server import NEVER_ENDS, SLOW_TO_LOAD
 from tests.support.llm_settings import ASK, passage
+from tests.support.real_server import url_of
 from tests.support.tiny_gguf import Shape, write_model
 from workers.llm import Client
 from workers.ports import Ask
-from workers.records import Prompt, Reply
+from workers.records import Reply
 
 URL = "PENSTOCK_TEST_OLLAMA_URL"
-RUN = "tests/support/run_on_ollama.sh"
 CONTEXT_TOKENS = 2_048
 """As `run_on_ollama.sh` starts the server."""
 PATIENT_S = 60.0
@@ -38,11 +36,8 @@ _GO = {
 
 
 def ollama_url() -> str:
-    """Return the server's root; skip where the environment names none (to build an Ollama takes minutes)."""
-    url = os.environ.get(URL)
-    if url is None:
-        pytest.skip(f"NOT CHECKED: no Ollama; `{RUN}` builds and starts one, or {URL} says where one runs")
-    return url
+    """Return the server's root, or skip."""
+    return url_of("Ollama", "ollama", URL)
 
 
 def models() -> dict[str, tuple[Family, Shape | None]]:
@@ -71,16 +66,6 @@ def patient(dialect: str = "ollama", **changes: object) -> dict[str, object]:
 async def asked(client: Client, what: Ask = ASK, text: str = "a ticket") -> Reply:
     """Ask something once, with time enough."""
     return await client.complete(client.frame(what).around(text), passage(PATIENT_S), wait_s=0)
-
-
-def raw_prompt(client: Client, what: Ask, schema: dict[str, Any], text: str = "a ticket") -> Prompt:
-    """Return a prompt with a schema as it stands, of which our client would leave out what the server refuses."""
-    body = orjson.loads(client.frame(what).around(text).body)
-    if "format" in body:
-        body["format"] = schema
-    else:
-        body["response_format"]["json_schema"]["schema"] = schema
-    return Prompt(orjson.dumps(body))
 
 
 async def told(url: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:

@@ -48,25 +48,20 @@ def tokenizer(context_tokens: int = CONTEXT_TOKENS, words: Sequence[str] = ()) -
     return fast
 
 
+def qwen(tokens: PreTrainedTokenizerFast, **sizes: float) -> Qwen2ForCausalLM:
+    """Return a small model for these tokens, its weights as they come."""
+    about = {"bos_token_id": None, "eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    return Qwen2ForCausalLM(
+        Qwen2Config(vocab_size=len(tokens), tie_word_embeddings=False, **about, **heads, **sizes)
+    ).eval()
+
+
 def model(tokens: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     """Return two layers of noise, the same each time."""
     torch.manual_seed(7)
-    noise = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(tokens),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=CONTEXT_TOKENS,
-            initializer_range=SPREAD,
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=tokens.eos_token_id,
-            pad_token_id=tokens.pad_token_id,
-        )
-    ).eval()
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "initializer_range": SPREAD}
+    noise = qwen(tokens, max_position_embeddings=CONTEXT_TOKENS, **sizes)
     with torch.no_grad():
         noise.lm_head.weight[: len(MARKS)] = 0.0  # never the likeliest
     return noise

@@ -1,18 +1,15 @@
 """A real vLLM for tests, where somebody has started one: the environment says where. `run_on_vllm.sh` starts one."""
 
 import json
-import os
-from typing import Any
 
 import aiohttp
-import orjson
-import pytest
 
 from tests.support.llm_settings import ASK, passage
+from tests.support.real_server import url_of
 from workers.llm import Client
 from workers.llm.dialects.card import gauge
 from workers.ports import Ask
-from workers.records import Prompt, Reply
+from workers.records import Reply
 
 URL = "PENSTOCK_TEST_VLLM_URL"
 CONTEXT_TOKENS = 16_384
@@ -24,11 +21,8 @@ PATIENT_S = 300.0
 
 
 def vllm_url() -> str:
-    """Return the server's root; skip where the environment names none (vLLM takes gigabytes: CI has none)."""
-    url = os.environ.get(URL)
-    if url is None:
-        pytest.skip(f"NOT CHECKED: no vLLM; `make servers SERVERS=vllm` starts one, or {URL} says where one runs")
-    return url
+    """Return the server's root, or skip."""
+    return url_of("vLLM", "vllm", URL)
 
 
 def patient(dialect: str = "vllm", **changes: object) -> dict[str, object]:
@@ -39,13 +33,6 @@ def patient(dialect: str = "vllm", **changes: object) -> dict[str, object]:
 async def asked(client: Client, what: Ask = ASK, text: str = "a ticket") -> Reply:
     """Ask something once, with time enough."""
     return await client.complete(client.frame(what).around(text), passage(PATIENT_S), wait_s=0)
-
-
-def raw_prompt(client: Client, what: Ask, schema: dict[str, Any], text: str = "a ticket") -> Prompt:
-    """Return a prompt with a schema as it stands, of which our client would leave out what the server refuses."""
-    body = orjson.loads(client.frame(what).around(text).body)
-    body["response_format"]["json_schema"]["schema"] = schema
-    return Prompt(orjson.dumps(body))
 
 
 async def busy(client: Client) -> int:

@@ -30,7 +30,8 @@ class Row(NamedTuple):
 
     `codes`: one of them is the body's `error.code` or `error.type`. `says`: one of them occurs in its text, lower case.
     Empty: fits whatever the body says. A row that blames the endpoint never looks at prose: a server may quote the
-    record there, and no record may decide what happens to others.
+    record there, and no record may decide what happens to others. `cool_down_s`: for a server without room that does
+    not say itself when to come back.
     """
 
     statuses: Container[int]
@@ -38,6 +39,7 @@ class Row(NamedTuple):
     meaning: str
     codes: frozenset[str] = frozenset()
     says: tuple[str, ...] = ()
+    cool_down_s: float | None = None
 
 
 _TOO_LONG_ELSEWHERE = (
@@ -61,6 +63,7 @@ _TOO_LONG_CODES = frozenset({"exceed_context_size_error", "context_length_exceed
 _REFUSED_BY_OLLAMA = ("invalid json schema in format", "failed to load model vocabulary required for format")
 """Said with a 500, on each of its routes, of a schema that cannot be made a grammar, and of a grammar that its own
 engine refuses (llm/server.go, runner/ollamarunner). Where llama.cpp runs the model, its process ends instead."""
+_QUEUE_FULL = "maximum pending requests exceeded"
 _NO_MODEL_CODES = frozenset({"model_not_found", "model_not_available"})
 _QUOTA_CODES = frozenset({"insufficient_quota"})
 _PER_MINUTE = ("#token-limit", "allocated quota exceeded")
@@ -86,9 +89,9 @@ TABLE = (
     Row((402,), QuotaSpent, "the account behind the API key has to pay first"),
     Row((429,), QuotaSpent, "the account behind the API key has to pay first", codes=_QUOTA_CODES),
     Row((429,), Busy, "too many requests"),
-    Row((503,), Overloaded, "the model is being loaded", says=("loading model",)),
+    Row((503,), Overloaded, "the model is being loaded", says=("loading model",), cool_down_s=LOADING_COOL_DOWN_S),
     # Ollama, whose queue is full only while it loads a model: it works, and no breaker need know.
-    Row((503,), Busy, "the model is being loaded", says=("maximum pending requests exceeded",)),
+    Row((503,), Busy, "the model is being loaded", says=(_QUEUE_FULL,), cool_down_s=LOADING_COOL_DOWN_S),
     Row((503, 529), Overloaded, "overloaded"),
     # Did not do its work. 524 is a proxy's word for 504 (Cloudflare).
     Row((408, 504, 524), TimedOut, "the server, or a proxy before it, gave up waiting"),
@@ -123,9 +126,7 @@ def error_for(
     if not issubclass(row.error, Busy):
         return row.error(quote(text))
     asked_s = retry_after_s(headers)
-    if asked_s is None and row.says and row.error is Overloaded:
-        asked_s = LOADING_COOL_DOWN_S
-    return row.error(quote(text), asked_s)
+    return row.error(quote(text), row.cool_down_s if asked_s is None else asked_s)
 
 
 def words_of(body: bytes, secret: str | None) -> str:

@@ -46,6 +46,11 @@ class Security(Strict):
     kerberos_domain_name: OptionalText = Field(default=None, description="for GSSAPI")
 
 
+HEARTBEAT_MAX_S = 0.5
+"""Only a heartbeat's answer tells a member that the group rebalances: so long, at the most, the partitions of one that
+left are silent before anybody asks for them, and those who are told first wait for the others."""
+
+
 class Kafka(Strict):
     """The cluster, the group, and how offsets are treated."""
 
@@ -65,6 +70,11 @@ class Kafka(Strict):
     startup_timeout_s: Seconds = Field(default=120.0, description="broker unreachable for longer at start: exit 69")
     metadata_max_age_s: Seconds = Field(default=30.0, description="how soon new partitions are seen")
     security: Security = Field(default=Security(), description="TLS and SASL")
+
+    @property
+    def heartbeat_s(self) -> float:
+        """The heartbeat interval: a third of the session at most (KIP-62), `HEARTBEAT_MAX_S` at most."""
+        return min(HEARTBEAT_MAX_S, self.session_timeout_s / 3)
 
 
 class Http(Strict):

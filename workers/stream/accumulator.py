@@ -42,6 +42,14 @@ class Sending:
     answer: "asyncio.Future[KafkaError | None]" = field(init=False)
 
 
+def append(batch: BatchBuilder, outgoing: Outgoing) -> bool:
+    """Put a record into a batch; return whether it went in. The first one always does, whatever its size."""
+    added = batch.append(
+        key=outgoing.key, value=outgoing.value, timestamp=outgoing.timestamp_ms, headers=outgoing.headers
+    )
+    return added is not None
+
+
 class Queue:
     """What waits for one partition, and its batch in flight."""
 
@@ -69,18 +77,12 @@ class Queue:
         while self.waiting:
             sending = self.waiting[0]
             if not sending.answer.done():
-                outgoing = sending.outgoing
                 try:
-                    added = batch.append(
-                        key=outgoing.key,
-                        value=outgoing.value,
-                        timestamp=outgoing.timestamp_ms,
-                        headers=outgoing.headers,
-                    )
+                    fits = append(batch, sending.outgoing)
                 except (TypeError, ValueError) as exc:  # a bug of ours, and it costs nobody else
                     sending.answer.set_exception(exc)
                 else:
-                    if added is None:
+                    if not fits:
                         break
                     self.aboard.append(sending)
             self.waiting.popleft()

@@ -37,10 +37,6 @@ FETCH_MAX_BYTES_PER_PARTITION = 262_144
 REFUSED_RIGHTS = (ClusterAuthorizationFailedError, GroupAuthorizationFailedError, TopicAuthorizationFailedError)
 """A person has to grant them: trying again is of no use."""
 
-HEARTBEAT_MAX_S = 0.5
-"""Only a heartbeat's answer tells a member that the group rebalances: so long, at the most, the partitions of one that
-left are silent before anybody asks for them, and those who are told first wait for the others."""
-
 _CANCELS_MAX = 3
 LEAVE_S = 1.0
 
@@ -124,7 +120,7 @@ def consumer(settings: Settings) -> AIOKafkaConsumer:
         isolation_level="read_committed",
         partition_assignment_strategy=[StickyPartitionAssignor],
         session_timeout_ms=int(kafka.session_timeout_s * 1000),
-        heartbeat_interval_ms=int(heartbeat_s(kafka) * 1000),
+        heartbeat_interval_ms=int(kafka.heartbeat_s * 1000),
         rebalance_timeout_ms=int(_rebalance_s(settings) * 1000),
         request_timeout_ms=int(request_timeout_s(settings) * 1000),
         max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
@@ -141,11 +137,6 @@ def _rebalance_s(settings: Settings) -> float:
 def request_timeout_s(settings: Settings) -> float:
     """Return how long the consumer waits for an answer at most: a JoinGroup's takes longest."""
     return _rebalance_s(settings) + 10
-
-
-def heartbeat_s(kafka: Kafka) -> float:
-    """Return the heartbeat interval: a third of the session at most (KIP-62), `HEARTBEAT_MAX_S` at most."""
-    return min(HEARTBEAT_MAX_S, kafka.session_timeout_s / 3)
 
 
 def producer(kafka: Kafka, *, max_batch_size_bytes: int, idempotent: bool = True) -> AIOKafkaProducer:

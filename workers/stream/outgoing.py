@@ -31,7 +31,7 @@ from workers.log import get_logger
 from workers.records import Outgoing
 from workers.settings.model import Kafka
 from workers.stream import clients
-from workers.stream.accumulator import RETRY_S, Accumulator, Sending
+from workers.stream.accumulator import RETRY_S, Accumulator, Sending, append
 
 SHORT_LIFE_S = 1.0
 """A producer that is spent sooner than this after its predecessor is replaced after a pause as long."""
@@ -196,7 +196,7 @@ class Outgoings:
     ) -> "asyncio.Future[object]":
         """Enqueue one record as a whole batch."""
         batch = producer.create_batch()
-        batch.append(key=outgoing.key, value=outgoing.value, timestamp=outgoing.timestamp_ms, headers=outgoing.headers)
+        append(batch, outgoing)
         batch.close()
         future: asyncio.Future[object] = await producer.send_batch(batch, outgoing.topic, partition=partition)
         return future

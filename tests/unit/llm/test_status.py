@@ -25,6 +25,7 @@ def openai_error(text: str, **fields: object) -> bytes:
 
 
 # Bodies as seen from the servers that are named (servers.md), cut to what matters.
+OLLAMA_LOADING = b'{"error":"server busy, please try again.  maximum pending requests exceeded"}'
 LLAMA_LOADING = openai_error("Loading model", type="unavailable_error", code=503)
 LLAMA_TOO_LONG = openai_error("request (900 tokens) exceeds", type="exceed_context_size_error", code=400, n_ctx=512)
 LLAMA_NO_PATH = openai_error("File Not Found", type="not_found_error", code=404)
@@ -114,11 +115,13 @@ def test_cool_downs() -> None:
     loading = error_for(503, {}, LLAMA_LOADING, "m")
     silent = error_for(503, {}, b"", "m")
     minute = error_for(429, {}, ALIBABA_PER_MINUTE, "m")
-    assert [e.retry_after_s for e in (asked, loading, silent, minute) if isinstance(e, Busy)] == [
+    queue = error_for(503, {}, OLLAMA_LOADING, "m")
+    assert [e.retry_after_s for e in (asked, loading, silent, minute, queue) if isinstance(e, Busy)] == [
         3.0,
         LOADING_COOL_DOWN_S,
         None,
         None,
+        LOADING_COOL_DOWN_S,
     ]
 
 

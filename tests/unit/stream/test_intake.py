@@ -409,22 +409,14 @@ async def test_all_partitions_share_the_slots_from_the_first_moment() -> None:
     Fetched in larger pieces, the last partition would be silent after a rebalance until all others have been served.
     """
     async with Rig(task={"max_in_flight": 128}) as rig:
-        rig.model.gate.clear()
-        for partition in range(4):
-            rig.write(partition, range(partition * 1_000, partition * 1_000 + 100))
-        await rig.assign(*range(4))
-        await until(lambda: rig.window.count == len(rig.model.calls) == 128)
+        await _filled_from_four(rig, 128)
         assert Counter(_partitions_called(rig)[:32]) == dict.fromkeys(range(4), 8)
 
 
 async def test_partitions_take_turns_when_little_room_comes_free() -> None:
     """W9: the next piece is that of the partition that has waited longest, however many looks found no room."""
     async with Rig(task={"max_in_flight": 16}) as rig:
-        rig.model.gate.clear()
-        for partition in range(4):
-            rig.write(partition, range(partition * 1_000, partition * 1_000 + 100))
-        await rig.assign(*range(4))
-        await until(lambda: rig.window.count == len(rig.model.calls) == 16)
+        await _filled_from_four(rig, 16)
         for piece in range(9):
             await asyncio.sleep(0.011 * (piece % 3))  # so that a number of rounds lies in between that does not matter
             called = len(rig.model.calls)
@@ -434,6 +426,15 @@ async def test_partitions_take_turns_when_little_room_comes_free() -> None:
             await until(lambda called=called: len(rig.model.calls) == called + 2)  # type: ignore[misc]
         turns = _partitions_called(rig)[::2]
         assert turns[:13] == turns[4:]
+
+
+async def _filled_from_four(rig: Rig, max_in_flight: int) -> None:
+    """Wait until records of four partitions fill the window, all of them with the model."""
+    rig.model.gate.clear()
+    for partition in range(4):
+        rig.write(partition, range(partition * 1_000, partition * 1_000 + 100))
+    await rig.assign(*range(4))
+    await until(lambda: rig.window.count == len(rig.model.calls) == max_in_flight)
 
 
 def _partitions_called(rig: Rig) -> list[int]:

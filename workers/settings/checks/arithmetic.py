@@ -12,7 +12,6 @@ from workers.settings.source import Loaded
 
 Finding = tuple[tree.Path, str]
 
-_HEARTBEAT_MAX_S = 0.5  # the consumer's: a third of the session, 0.5 s at most
 _REBALANCE_MARGIN_S = 10.0  # the consumer's rebalance timeout is drain_s plus this
 _BROKER_SESSION_MIN_S = 6.0  # Kafka's group.min.session.timeout.ms
 _COMMIT_INTERVAL_LONG_S = 5.0
@@ -35,11 +34,10 @@ def _group(loaded: Loaded) -> Iterator[Finding]:
         )
     if kafka.commit_interval_s > _COMMIT_INTERVAL_LONG_S:
         yield ("kafka", "commit_interval_s"), "a crash repeats everything since the last commit: 0.2 costs little"
-    heartbeat_s = min(_HEARTBEAT_MAX_S, kafka.session_timeout_s / 3)
     rebalance_s = worker.drain_s + _REBALANCE_MARGIN_S
-    if worker.revoke_wait_s + heartbeat_s >= rebalance_s:
+    if worker.revoke_wait_s + kafka.heartbeat_s >= rebalance_s:
         what = (
-            f"with a heartbeat ({heartbeat_s:g} s) it is not below the rebalance timeout"
+            f"with a heartbeat ({kafka.heartbeat_s:g} s) it is not below the rebalance timeout"
             f" (drain_s + {_REBALANCE_MARGIN_S:g} = {rebalance_s:g} s): the group would go on without this replica"
         )
         yield ("worker", "revoke_wait_s"), what
