@@ -99,11 +99,16 @@ def decode(members: dict[str, Any]) -> Provenance:
 
 def rfc3339(wall_s: float) -> str:
     """Return seconds since the epoch as `2025-01-31T09:30:00.250Z`."""
-    whole_s, rest_ms = divmod(int(wall_s * 1000), 1000)
+    return _millisecond(int(wall_s * 1000))
+
+
+@lru_cache(maxsize=4)
+def _millisecond(whole_ms: int) -> str:
+    """A dozen records share a millisecond when it matters, and thousands a second: strftime is a system's call."""
+    whole_s, rest_ms = divmod(whole_ms, 1000)
     return f"{_second(whole_s)}.{rest_ms:03d}Z"
 
 
 @lru_cache(maxsize=4)
 def _second(whole_s: int) -> str:
-    """Thousands of records share a second, and strftime costs as much as the rest of the provenance."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole_s))

@@ -123,11 +123,15 @@ class Accumulator:
         current: Callable[[], Awaitable[AIOKafkaProducer]],
         spent: Callable[[AIOKafkaProducer, KafkaError], None],
     ) -> None:
-        """`current` gives the producer, and waits for one if it must; `spent` is told what a batch of its met."""
+        """For the loop that runs.
+
+        `current` gives the producer, and waits for one if it must; `spent` is told what a batch of its met.
+        """
         self.batch_bytes = 0
         """So much in a queue is sent at once."""
         self._current = current
         self._spent = spent
+        self._loop = asyncio.get_running_loop()
         self._queues: dict[tuple[str, int], Queue] = {}
         self._gathered: list[Queue] = []
         """Those that began to fill during this linger."""
@@ -135,8 +139,7 @@ class Accumulator:
 
     def add(self, sending: Sending, partition: int) -> "asyncio.Future[KafkaError | None]":
         """Queue a record and return its `answer`. Cancelled while it waits for its batch, it is not sent."""
-        loop = asyncio.get_running_loop()
-        sending.answer = answer = loop.create_future()
+        sending.answer = answer = self._loop.create_future()
         at = (sending.outgoing.topic, partition)
         queue = self._queues.get(at)
         if queue is None:
@@ -144,7 +147,7 @@ class Accumulator:
         if not queue.waiting:
             self._gathered.append(queue)
             if self._linger is None:
-                self._linger = loop.call_later(LINGER_S, self._lingered)
+                self._linger = self._loop.call_later(LINGER_S, self._lingered)
         queue.waiting.append(sending)
         queue.bytes += sending.size_bytes
         if queue.bytes >= self.batch_bytes:

@@ -87,8 +87,9 @@ class Lane:
 
     def start(self, batch: Iterable[Delivery]) -> None:
         """Run deliveries, each the first of its key. Never raises: an agent must not crash."""
+        create_task = asyncio.get_running_loop().create_task  # to find the loop is a system call each time (getpid)
         for delivery in batch:
-            delivery.worker = asyncio.create_task(self._run(delivery))
+            delivery.worker = create_task(self._run(delivery))
 
     async def _run(self, first: Delivery) -> None:
         """Run a delivery and then, one after the other, those of its key that waited for it.

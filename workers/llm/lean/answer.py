@@ -5,6 +5,7 @@ headers and bare line feeds are refused (RFC 9112, sections 5, 6 and 11.2).
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import httptools
@@ -50,11 +51,11 @@ class Headers(Mapping[str, str]):
         self._raw = raw
 
     def __getitem__(self, name: str) -> str:
-        return self._raw[name.lower().encode("latin-1")].decode("latin-1")
+        return self._raw[_lower(name)].decode("latin-1")
 
     def get(self, name: str, default: Any = None) -> Any:
         """As Mapping's, which raises and catches a KeyError for what is not there, and most is not."""
-        value = self._raw.get(name.lower().encode("latin-1"))
+        value = self._raw.get(_lower(name))
         return default if value is None else value.decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
@@ -62,6 +63,12 @@ class Headers(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._raw)
+
+
+@lru_cache(maxsize=64)
+def _lower(name: str) -> bytes:
+    """The same few names are looked for in every answer."""
+    return name.lower().encode("latin-1")
 
 
 Answer = tuple[int, Headers, bytes]
