@@ -189,7 +189,7 @@ class TaskSettings(Strict):
     )
     max_in_flight: Count | None = Field(
         default=None,
-        description="records delivered and not finished; unset 512, and where slots are `auto` 4 x the most of them",
+        description="records delivered and not finished; unset 512, or 4 x the slots of its model where that is more",
     )
     max_span: Count = Field(
         default=10_000, description="offsets between the oldest unfinished record and the newest taken"

@@ -6,7 +6,7 @@ from workers.settings.model import Settings, TaskSettings
 from workers.settings.servers import EndpointSettings, ModelSettings
 
 WINDOW = 512
-"""Records of a task that are taken and not finished, where nobody says how many."""
+"""Records of a task that are taken and not finished, where nobody says how many and few slots ask for no more."""
 
 SLOTS_PER_WINDOW = 4
 """Of these records some wait for a predecessor of their key; fewer would leave slots idle."""
@@ -26,11 +26,16 @@ def all_slots(settings: Settings) -> int:
 
 
 def window_of(task: TaskSettings, models: Mapping[str, ModelSettings]) -> int:
-    """Return how many records of a task are taken and not finished: enough that slots that are found do not idle."""
+    """Return how many records of a task are taken and not finished: enough that no slot idles, unless it says itself."""
     if task.max_in_flight is not None:
         return task.max_in_flight
-    found = [slots_of(models[name]) for name in task.all_models() if name in models and models[name].finds_slots]
-    return max([WINDOW, *(SLOTS_PER_WINDOW * slots for slots in found)])
+    return max([WINDOW, *(_filling(models[name]) for name in task.all_models() if name in models)])
+
+
+def _filling(model: ModelSettings) -> int:
+    """Return how many records keep all slots of a model full, and its batches."""
+    per_slot = SLOTS_PER_WINDOW if model.batch is None else max(SLOTS_PER_WINDOW, model.batch.max_records)
+    return per_slot * slots_of(model)
 
 
 def slots_that_fit(open_files: int) -> int:

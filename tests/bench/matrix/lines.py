@@ -17,14 +17,13 @@ def read(path: Path) -> list[Line]:
 
 
 def latest(lines: Iterable[Line]) -> list[Line]:
-    """Return of each workload the lines of its last run: what was not measured together is not shown together."""
+    """Return of each case the lines of its last run: what was not measured together is not compared."""
     found = list(lines)
-    last = {workload: max(one["run"] for one in found if one["workload"] == workload) for workload in _workloads(found)}
-    return [one for one in found if one["run"] == last[one["workload"]]]
-
-
-def _workloads(lines: Iterable[Line]) -> set[str]:
-    return {one["workload"] for one in lines}
+    last: dict[tuple[str, str], str] = {}
+    for one in found:
+        case = one["workload"], one["case"]
+        last[case] = max(one["run"], last.get(case, ""))
+    return [one for one in found if one["run"] == last[one["workload"], one["case"]]]
 
 
 def cells(lines: Iterable[Line]) -> dict[Cell, list[Line]]:

@@ -35,7 +35,15 @@ TWICE: Column = ("done twice", "twice", whole)
 TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
     "W1": (
         "W1: every call takes 150 ms; 64, 256, 1024 slots",
-        (IDEAL, RATE, CPU, PEAK, ("most calls at once", "most_running", whole), ("connections", "connections", whole)),
+        (
+            IDEAL,
+            RATE,
+            CPU,
+            PEAK,
+            ("most calls at once", "most_running", whole),
+            ("connections", "connections", whole),
+            ("first output after, s", "start_s", decimal),
+        ),
     ),
     "W2": (
         "W2: 90 % of the calls take 150 ms, 10 % take 2 s; 256 slots",
@@ -116,6 +124,10 @@ SUMMARY: tuple[tuple[str, str, str, Column], ...] = (
     ("W4, calls per record", "W4", "", CALLS),
     ("W5, useless calls", "W5", "503", ("", "calls_in_outage", whole)),
     ("W5, back after, s", "W5", "503", ("", "back_s", decimal)),
+    ("W6, 1,000,000 records, s", "W6", "zero", ("", "wall_s", whole)),
+    ("W6, peak MiB", "W6", "zero", PEAK),
+    ("W7, silence, s", "W7", "", ("", "silence_s", decimal)),
+    ("W9, silence on join, s", "W9", "", ("", "join_silence_s", decimal)),
 )
 """What the project's README shows of each worker: heading, workload, case, figure."""
 

@@ -45,11 +45,12 @@ def test_one_failed_repetition_fails_the_cell() -> None:
 
 
 def test_only_what_was_measured_together_is_shown_together() -> None:
-    """Of each workload the last run counts, also when another workload was run later."""
+    """Of each case the last run counts, also when another case was run later."""
     old = [line(worker=worker, of_ideal=0.5) for worker in ("penstock", "connect")]
+    other = line("W1", "256", of_ideal=0.7)
     new = [line(run="2026-01-02T00:00:00Z", of_ideal=0.9), line("W3", "256", cpu_us_per_record=90.0)]
-    shown = latest([*old, *new])
-    assert shown == new
+    shown = latest([*old, other, *new])
+    assert shown == [other, *new]
     assert "| connect |" not in table("W1", shown)
 
 

@@ -80,15 +80,18 @@ def test_auto_counts_with_the_most_it_may_find() -> None:
     ("given", "models", "window"),
     [
         (None, {"m": ONE}, 512),
+        (None, {"m": ModelSettings(model="m", url="http://c", max_in_flight=300)}, 1_200),
+        (None, {"m": ModelSettings(model="m", url="http://c", max_in_flight=64, dialect="completions", batch={"max_records": 16})}, 1_024),
+        (None, {"m": ModelSettings(model="m", url="http://c", max_in_flight=200, dialect="completions", batch={"max_records": 2})}, 800),
         (None, {"m": AUTO}, 4_096),
         (300, {"m": AUTO}, 300),
         (None, {}, 512),
         (None, {"m": ModelSettings(model="m", url="http://c", max_in_flight="auto", auto_max=10)}, 512),
     ],
 )
-def test_a_task_takes_enough_records_for_slots_that_are_found(
+def test_a_task_takes_enough_records_for_its_slots(
     given: int | None, models: dict[str, ModelSettings], window: int
 ) -> None:
-    """Four times the most, unless it says itself how many: else the search would end where the records do."""
+    """Four times as many, or what fills its batches, unless it says itself: slots given, or the most to be found."""
     task = TaskSettings.model_construct(model="m", max_in_flight=given)
     assert window_of(task, models) == window
