@@ -26,7 +26,7 @@ def all_slots(settings: Settings) -> int:
 
 
 def window_of(task: TaskSettings, models: Mapping[str, ModelSettings]) -> int:
-    """Return how many records of a task are taken and not finished: enough that no slot idles, unless it says itself."""
+    """Return how many records of a task are taken and not finished: as it says, else enough that no slot idles."""
     if task.max_in_flight is not None:
         return task.max_in_flight
     return max([WINDOW, *(_filling(models[name]) for name in task.all_models() if name in models)])

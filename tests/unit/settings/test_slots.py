@@ -76,13 +76,19 @@ def test_auto_counts_with_the_most_it_may_find() -> None:
     ]
 
 
+def batching(*, slots: int, most: int) -> ModelSettings:
+    """Return a model that puts so many records into one call."""
+    server = {"dialect": "completions", "max_in_flight": slots, "batch": {"max_records": most}}
+    return ModelSettings.model_validate({"model": "m", "url": "http://c", **server})
+
+
 @pytest.mark.parametrize(
     ("given", "models", "window"),
     [
         (None, {"m": ONE}, 512),
         (None, {"m": ModelSettings(model="m", url="http://c", max_in_flight=300)}, 1_200),
-        (None, {"m": ModelSettings(model="m", url="http://c", max_in_flight=64, dialect="completions", batch={"max_records": 16})}, 1_024),
-        (None, {"m": ModelSettings(model="m", url="http://c", max_in_flight=200, dialect="completions", batch={"max_records": 2})}, 800),
+        (None, {"m": batching(slots=64, most=16)}, 1_024),
+        (None, {"m": batching(slots=200, most=2)}, 800),
         (None, {"m": AUTO}, 4_096),
         (300, {"m": AUTO}, 300),
         (None, {}, 512),
