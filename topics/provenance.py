@@ -104,11 +104,12 @@ def rfc3339(wall_s: float) -> str:
 
 @lru_cache(maxsize=4)
 def _millisecond(whole_ms: int) -> str:
-    """A dozen records share a millisecond when it matters, and thousands a second: strftime is a system's call."""
+    """At full rate a dozen records share a millisecond."""
     whole_s, rest_ms = divmod(whole_ms, 1000)
     return f"{_second(whole_s)}.{rest_ms:03d}Z"
 
 
 @lru_cache(maxsize=4)
 def _second(whole_s: int) -> str:
+    """Thousands of records share a second, and strftime costs as much as the rest of the provenance."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole_s))

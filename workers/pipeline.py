@@ -14,7 +14,7 @@ from workers.stages.s5_route import route
 from workers.stages.s6_ack import ack
 from workers.task import Task
 
-_NO_OUTPUT = (Rejected, Deferred)
+_NO_SUCCESS = (Rejected, Deferred)
 """A tuple: `Rejected | Deferred` would make a new type for every record."""
 
 
@@ -68,7 +68,7 @@ async def finish(permit: Permit, outcome: Outcome, task: Task, sink: Sink) -> Ou
         except Exception as exc:  # noqa: BLE001 - the record boundary goes on to the ack
             outcome = next_best(permit.record, outcome, as_reject(exc), task)
         else:
-            if written and not isinstance(outcome, _NO_OUTPUT):
+            if written and not isinstance(outcome, _NO_SUCCESS):
                 task.guard.succeeded()
             return outcome if written else None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tests.bench.matrix.contenders import chosen
 from tests.bench.matrix.lines import Line, cells, failures, median
 from tests.bench.matrix.svg import bar_chart, line_chart
 
@@ -9,7 +10,7 @@ W1_LATENCY_S = 0.15
 OUTAGE_S = 8.0
 VARIANTS = ("_default", "_key")
 """Not among the rates: they would lie on the line of the same worker at its best, and no colours be left."""
-RECOVERING = ("penstock", "connect", "go_plain")
+RECOVERING = tuple(chosen([], short=True))
 """Those of `make bench`: the others recover as one of them does."""
 SMOOTHED = 3
 """Samples of 0.2 s in a point of the recovery: four calls of 150 ms, which come back in waves."""

@@ -1,4 +1,4 @@
-"""Writes tables and plots from results/matrix.jsonl between the markers: `python -m tests.bench.matrix.report`."""
+"""Writes tables, plots and docs/scale.md from results/matrix.jsonl: `python -m tests.bench.matrix.report`."""
 
 import statistics
 from collections.abc import Sequence
@@ -94,4 +94,7 @@ def write_all() -> None:
 
 
 if __name__ == "__main__":
+    from tests.support import scale  # which uses this module
+
     write_all()
+    scale.write()
