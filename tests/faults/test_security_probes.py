@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.deployment import WorkerProcess, wait_for
+from tests.support.probe_attack import READY
 from tests.support.stand import TASK, Simulate, Stand, tickets
 from workers.probes import MAX_CONNECTIONS, RENDERING_S
 
@@ -28,13 +29,15 @@ TRIES = 5
 
 @contextlib.contextmanager
 def attack(port: int) -> Iterator[None]:
-    """Attack the port from another process while the block runs."""
-    attacker = subprocess.Popen([sys.executable, "-m", "tests.support.probe_attack", str(port)], cwd=ROOT)
-    try:
-        yield
-    finally:
-        attacker.kill()
-        attacker.wait(10)
+    """Attack the port from another process, with all it has while the block runs."""
+    command = [sys.executable, "-m", "tests.support.probe_attack", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as attacker:
+        try:
+            assert attacker.stdout is not None
+            assert attacker.stdout.readline().strip() == READY
+            yield
+        finally:
+            attacker.kill()
 
 
 async def cost_of(stand: Stand, topic: str, worker: WorkerProcess, done: int) -> tuple[float, float]:
@@ -72,16 +75,17 @@ async def test_attacks_on_the_probes_slow_no_record_down(quick: Stand, simulate:
     model, topic = simulate(latency="const:0.05"), await quick.create()
     with quick.worker({TASK: {"input": topic}}, model.url, model={"max_in_flight": 8}) as worker:
         worker.wait_ready()
-        port, done, seen = worker.port(), 0, []
+        port, done, seen, files = worker.port(), 0, [], open_files(worker)
         assert port is not None
         for _ in range(TRIES):
             quiet_cpu_s, _ = await cost_of(quick, topic, worker, done)
-            files, quiet_lag_s = open_files(worker), await lag_of(worker)
+            quiet_lag_s = await lag_of(worker)
             with attack(port):
-                await asyncio.to_thread(wait_for, lambda least=files + 60: open_files(worker) > least, 30)
+                await asyncio.to_thread(wait_for, lambda: open_files(worker) > files + 60, 10, worker.tail)
                 cpu_s, took_s = await cost_of(quick, topic, worker, done + RECORDS)
                 most_files = open_files(worker)
             await asyncio.to_thread(wait_for, lambda: worker.get("/livez")[0] == 200, 30, worker.tail)
+            await asyncio.to_thread(wait_for, lambda: open_files(worker) <= files + 16, 30, worker.tail)
             assert most_files <= files + MAX_CONNECTIONS + 16
             await asyncio.sleep(RENDERING_S)  # what /metrics says may be as old as that
             lag_s = await lag_of(worker)

@@ -1,6 +1,7 @@
 """Attacks a port of 127.0.0.1 that serves probes, until killed: `python -m tests.support.probe_attack PORT`.
 
-1,000 parallel scrapes over and over, headers that drip, peers that never read, requests without an end.
+1,000 parallel scrapes over and over, headers that drip, peers that never read, requests without an end. The scrapes
+come last, or chance says how many of the others get in before them; when they have begun, `READY` is printed.
 """
 
 import asyncio
@@ -10,6 +11,9 @@ import socket
 import sys
 
 SCRAPES, SLOW, DEAF, HUGE = 1_000, 150, 150, 30
+FIRST_S = 3.0
+"""The slow ones alone, before the scrapes: time for 150 connections at the pace of the probes."""
+READY = "all at once"
 AGAIN_S = 0.2
 """An attacker who is cut comes back after this."""
 FILES = 4_096
@@ -90,8 +94,10 @@ async def attack(port: int) -> None:
             attackers.create_task(_ask_and_read_nothing(port))
         for number in range(HUGE):
             attackers.create_task(_send_much(port, HEADS[number % len(HEADS)]))
+        await asyncio.sleep(FIRST_S)
         for _ in range(SCRAPES):
             attackers.create_task(_scrape(port))
+        print(READY, flush=True)
 
 
 if __name__ == "__main__":

@@ -75,3 +75,39 @@ def test_a_connection_ends_after_its_time(run: Run, monkeypatch: pytest.MonkeyPa
 
     run(check())
     assert left == [0]
+
+
+@LOOPS
+@pytest.mark.parametrize("head", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"POST /metrics HTTP/1.1\r\nContent-Length: 9\r\n\r\n"])
+def test_a_request_without_an_end_is_cut_unread(run: Run, head: bytes) -> None:
+    """Beyond `REQUEST_BYTES` nothing is parsed, answered or logged: the connection ends."""
+    said: list[bytes] = []
+
+    async def check() -> None:
+        server = probes.Probes("127.0.0.1", 0, Fine())
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(head.ljust(probes.REQUEST_BYTES + 1, b"a"))
+        with contextlib.suppress(ConnectionResetError):
+            said.append(await asyncio.wait_for(reader.read(), 30))
+        writer.close()
+        await server.close()
+
+    run(check())
+    assert said in ([], [b""])
+
+
+@LOOPS
+def test_a_request_with_many_headers_is_answered(run: Run) -> None:
+    """What a proxy in front of the port may add stays below `REQUEST_BYTES`."""
+
+    async def check() -> None:
+        server = probes.Probes("127.0.0.1", 0, Fine())
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X-Added: %s\r\n" % (b"a" * 1_000) * 15 + b"\r\n")
+        assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await server.close()
+
+    run(check())
