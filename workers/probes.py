@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
@@ -24,7 +24,7 @@ CONNECTIONS_PER_S = 50
 CONNECTION_S = 10.0
 """What one connection gets; it carries one request (Prometheus' own scrape timeout is 10 s)."""
 REQUEST_BYTES = 16_384
-"""More than any probe sends. What comes after it is not even parsed: an error in 256 KiB costs aiohttp's parser 2 ms."""
+"""More than any probe sends. What goes beyond it is not parsed: an error in 256 KiB costs aiohttp's parser 2 ms."""
 RENDERING_S = 1.0
 """How long one rendering of the metrics serves every scraper."""
 _CLOSE_S = 1.0
@@ -173,7 +173,8 @@ async def _listen(host: str, port: int) -> socket.socket:
 async def _accept(listening: socket.socket, protocols: web.Server) -> None:
     """Take connections at a bounded pace and make room for each, until cancelled."""
     loop = asyncio.get_running_loop()
-    handler = partial(_Connection, protocols, loop=loop, access_log=None, lingering_time=0.0, tcp_keepalive=False)
+    options: dict[str, Any] = {"access_log": None, "lingering_time": 0.0, "tcp_keepalive": False}
+    handler = partial(_Connection, protocols, loop=loop, **options)
     pace = AsyncLimiter(CONNECTIONS_PER_S, 1.0)
     while True:
         await pace.acquire()
