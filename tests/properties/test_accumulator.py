@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.support.producer import NEVER, Producer
 from workers.records import Outgoing
 from workers.stream import accumulator
-from workers.stream.accumulator import Accumulator, Sending
+from workers.stream.accumulator import Accumulator
+from workers.stream.queue import Sending
 
 STEPS = st.lists(
     st.tuples(

@@ -24,12 +24,13 @@ from aiokafka.producer.sender import SendProduceReqHandler
 import workers.cli.run  # what a fork shall not have to import
 from workers.cli import main
 from workers.stream import broken_writes, lane
-from workers.stream.accumulator import Accumulator, Queue
+from workers.stream.accumulator import Accumulator
 from workers.stream.commits import Commits
 from workers.stream.intake import Intake
 from workers.stream.lane import Lane
 from workers.stream.offsets import Offsets
 from workers.stream.outgoing import Outgoings
+from workers.stream.queue import Queue
 from workers.stream.window import Delivery, Window
 
 DIED = 137

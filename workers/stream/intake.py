@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -116,7 +116,7 @@ class Intake(ConsumerRebalanceListener):
 
     # ------------------------------------------------------------------ rebalances
 
-    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Finish what is busy for a bounded time, commit, and let go. Heartbeats go on meanwhile."""
         self._gate.clear()
         self._epoch += 1
@@ -164,11 +164,11 @@ class Intake(ConsumerRebalanceListener):
         except Exception as error:  # noqa: BLE001 - whatever it is, the partitions go
             self._fail(error)
 
-    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Start loading the ledgers; heartbeats wait for this callback, so it does not."""
         self._loading = asyncio.create_task(self._load(list(assigned), self._epoch))
 
-    async def _load(self, assigned: list[TopicPartition], epoch: int) -> None:
+    async def _load(self, assigned: Collection[TopicPartition], epoch: int) -> None:
         try:
             ledgers = await self.offsets.ledgers_for(assigned)
         except Exception as error:  # noqa: BLE001 - whatever it is, without ledgers nothing may be delivered

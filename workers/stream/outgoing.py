@@ -31,7 +31,8 @@ from workers.log import get_logger
 from workers.records import Outgoing
 from workers.settings.model import Kafka
 from workers.stream import clients
-from workers.stream.accumulator import RETRY_S, Accumulator, Sending, append
+from workers.stream.accumulator import RETRY_S, Accumulator
+from workers.stream.queue import Sending, append
 
 SHORT_LIFE_S = 1.0
 """A producer that is spent sooner than this after its predecessor is replaced after a pause as long."""

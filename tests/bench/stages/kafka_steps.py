@@ -14,9 +14,10 @@ from tests.support.topics import New, produce
 from workers.records import Outgoing
 from workers.stages.s5_route import route
 from workers.stream import clients
-from workers.stream.accumulator import Accumulator, Sending
+from workers.stream.accumulator import Accumulator
 from workers.stream.intake import FETCH_MAX_RECORDS
 from workers.stream.outgoing import BATCH_BYTES, Outgoings, size_bytes
+from workers.stream.queue import Sending
 
 FETCH_S = 30.0
 

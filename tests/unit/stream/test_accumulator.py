@@ -10,7 +10,8 @@ from tests.support.memory import BOUND_S, until
 from tests.support.producer import NEVER, Producer
 from workers.records import Outgoing
 from workers.stream import accumulator
-from workers.stream.accumulator import LINGER_S, Accumulator, Sending
+from workers.stream.accumulator import LINGER_S, Accumulator
+from workers.stream.queue import Sending
 
 LONG_S = 60.0
 PATIENT_S = 0.3
