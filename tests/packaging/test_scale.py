@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.bench.matrix.report import with_block
 from tests.support import scale
+from tests.support.page import with_block
 from tests.support.scale import MODELS, Served, Worker, cores, costs, gpu_s, gpus, keda, limits_per_s
 
 WORKER = Worker(cpu_us_per_record=360.0, source="a test")

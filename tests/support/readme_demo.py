@@ -4,6 +4,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from tests.support.page import with_block
+
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
 
@@ -27,7 +29,5 @@ def shape(output: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    readme = (ROOT / "README.md").read_text()
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    (ROOT / "README.md").write_text(f"{before}{BEGIN}\n```text\n{run()}\n```\n{END}{after}")
+    page = ROOT / "README.md"
+    page.write_text(with_block(page.read_text(), f"```text\n{run()}\n```", (BEGIN, END)))

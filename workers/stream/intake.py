@@ -168,7 +168,7 @@ class Intake(ConsumerRebalanceListener):
         """Start loading the ledgers; heartbeats wait for this callback, so it does not."""
         self._loading = asyncio.create_task(self._load(list(assigned), self._epoch))
 
-    async def _load(self, assigned: Collection[TopicPartition], epoch: int) -> None:
+    async def _load(self, assigned: list[TopicPartition], epoch: int) -> None:
         try:
             ledgers = await self.offsets.ledgers_for(assigned)
         except Exception as error:  # noqa: BLE001 - whatever it is, without ledgers nothing may be delivered

@@ -1,7 +1,7 @@
 """What a generation starts from: committed offsets, what is finished past them, and what retention took away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -29,7 +29,7 @@ class Offsets:
         self._consumer = consumer
         self._commits = commits
 
-    async def ledgers_for(self, assigned: Collection[TopicPartition]) -> dict[TopicPartition, Ledger]:
+    async def ledgers_for(self, assigned: list[TopicPartition]) -> dict[TopicPartition, Ledger]:
         """Return a ledger for each partition: where to go on, and what is finished past that."""
         if not assigned:
             return {}
@@ -48,7 +48,7 @@ class Offsets:
                 ledgers[tp] = Ledger(tp.topic, tp.partition, offset, self._skip(tp, offset, text))
         return ledgers
 
-    async def committed(self, assigned: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+    async def committed(self, assigned: list[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
         """Read offsets and metadata; only the admin client gives the metadata."""
 
         async def ask() -> dict[TopicPartition, tuple[int, str]]:
@@ -65,7 +65,7 @@ class Offsets:
 
         return await self._asked(ask)
 
-    async def beginnings(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    async def beginnings(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the first offset that each partition still has."""
         return await self._asked(lambda: self._consumer.beginning_offsets(partitions))
 

@@ -1,4 +1,4 @@
-"""What waits for one partition, and its batch in flight."""
+"""A partition's records on their way to the broker: gathered, aboard a batch, told what became of it."""
 
 import asyncio
 from collections import deque

@@ -29,7 +29,6 @@ from tests.bench.matrix.report import RESULTS, all_tables, in_words, write_all
 from tests.bench.matrix.running import others_core
 from tests.bench.matrix.workloads import FULL, PARTITIONS, SHORT, Case, records, scaled, selected
 from tests.bench.peers.building import CannotBuildError
-from tests.support import scale
 from tests.support.kafka import ROOT, KafkaBroker, ensure_jars
 from tests.support.topics import fresh_name, produce
 
@@ -160,7 +159,6 @@ def main() -> None:
     print(all_tables(lines))
     if recorded:
         write_all()
-        scale.write()
 
 
 if __name__ == "__main__":

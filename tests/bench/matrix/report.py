@@ -7,6 +7,8 @@ from pathlib import Path
 from tests.bench.matrix.lines import Line, latest, read
 from tests.bench.matrix.plots import plots
 from tests.bench.matrix.tables import TABLES, summary, table
+from tests.support import scale
+from tests.support.page import with_block
 
 BENCH = Path(__file__).parents[1]
 RESULTS = BENCH / "results" / "matrix.jsonl"
@@ -71,30 +73,15 @@ def block(page: Path, lines: Sequence[Line]) -> str:
     return "\n\n".join([conditions(lines), all_tables(lines), *drawn, versions(lines)])
 
 
-def with_block(text: str, between: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
-    """Return the text with another block between its markers.
-
-    Raises:
-        ValueError: a marker is missing, or there twice.
-    """
-    begin, end = markers
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(f"the page needs {begin} and {end}, once each")
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n{between}\n{end}{rest.partition(end)[2]}"
-
-
 def write_all() -> None:
-    """Write the plots, then the pages."""
+    """Write the plots, then the pages, docs/scale.md among them."""
     lines = latest(read(RESULTS))
     for name, text in plots(lines).items():
         (RESULTS.parent / name).write_text(text)
     for page in PAGES:
-        page.write_text(with_block(page.read_text("utf-8"), block(page, lines)), "utf-8")
+        page.write_text(with_block(page.read_text("utf-8"), block(page, lines), (BEGIN, END)), "utf-8")
+    scale.write()
 
 
 if __name__ == "__main__":
-    from tests.support import scale  # which uses this module
-
     write_all()
-    scale.write()

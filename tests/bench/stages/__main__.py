@@ -22,7 +22,6 @@ from tests.bench.matrix.cell import measured
 from tests.bench.matrix.contenders import CONTENDERS
 from tests.bench.matrix.endpoint import endpoint, stub_program
 from tests.bench.matrix.machine import machine
-from tests.bench.matrix.report import with_block
 from tests.bench.matrix.running import OTHER_CORE, WORKER_CORE
 from tests.bench.matrix.workloads import scaled
 from tests.bench.stages.bed import CASE, MODEL, Bed, made
@@ -30,6 +29,7 @@ from tests.bench.stages.kafka_steps import KAFKA_STEPS, seed
 from tests.bench.stages.steps import STEPS, Measure, intake, other_client, path
 from tests.bench.stages.table import block, safety, table
 from tests.support.kafka import KafkaBroker, ensure_jars
+from tests.support.page import with_block
 from workers.garbage import spare_what_is_there
 
 BENCH = Path(__file__).parents[1]

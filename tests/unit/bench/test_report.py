@@ -10,6 +10,7 @@ from tests.bench.matrix import report
 from tests.bench.matrix.lines import latest, read
 from tests.bench.matrix.plots import plots
 from tests.bench.matrix.tables import summary, table
+from tests.support.page import with_block
 
 
 def line(workload: str = "W1", case: str = "64", worker: str = "penstock", **figures: Any) -> dict[str, Any]:
@@ -81,11 +82,12 @@ def test_plots_are_svg_of_what_there_is() -> None:
 
 def test_a_block_replaces_what_stands_between_the_markers() -> None:
     """A rerun updates the page, and nothing else on it."""
+    markers = report.BEGIN, report.END
     page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
-    assert report.with_block(page, "new") == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
+    assert with_block(page, "new", markers) == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
     for broken in ("none", page + page, report.BEGIN + page, page + report.END, f"{report.END}{report.BEGIN}"):
         with pytest.raises(ValueError, match="once each"):
-            report.with_block(broken, "new")
+            with_block(broken, "new", markers)
 
 
 def test_the_pages_say_what_was_measured() -> None:
@@ -95,7 +97,8 @@ def test_the_pages_say_what_was_measured() -> None:
         text = page.read_text("utf-8")
         assert text.count(report.BEGIN) == text.count(report.END) == 1
         if lines:
-            assert report.with_block(text, report.block(page, lines)) == text, f"{page}: run tests.bench.matrix.report"
+            block = report.block(page, lines)
+            assert with_block(text, block, (report.BEGIN, report.END)) == text, f"{page}: run tests.bench.matrix.report"
 
 
 def test_no_results_are_no_lines(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import pytest
 
 from tests.bench.matrix.endpoint import endpoint
 from tests.bench.matrix.lines import read
-from tests.bench.matrix.report import with_block
 from tests.bench.stages.__main__ import MARKERS, PAGE, RESULTS
 from tests.bench.stages.bed import made
 from tests.bench.stages.kafka_steps import KAFKA_STEPS
 from tests.bench.stages.steps import STEPS, path
 from tests.bench.stages.table import ROWS, SAFETY, WHOLE, added, block, safety, table
+from tests.support.page import with_block
 from workers import metrics
 
 LINE: dict[str, Any] = {
