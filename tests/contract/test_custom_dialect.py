@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support import fault_server as http
 from tests.support.dialects import CUSTOM, body_of
 from tests.support.llm_settings import ASK, Serve, Start, ask, model_settings
-from tests.support.settings_files import MARK, SOUND, planted, write_sound
+from tests.support.settings_files import MARK, SOUND, patient, planted, write_sound
 from workers.cli.configuration import examine
 from workers.cli.dry_run_models import model_findings
 from workers.cli.echo import resolved
@@ -62,7 +62,7 @@ def read(body: object, **changes: Any) -> tuple[str, str, str, int, int]:
 
 def at(text: str, url: str) -> str:
     """Return the configuration of a server that runs."""
-    return text.replace("http://localhost:8000", url)
+    return patient(text).replace("http://localhost:8000", url)
 
 
 # ------------------------------------------------------------------ what is sent

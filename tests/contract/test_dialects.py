@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import fault_server as http
 from tests.support.dialects import DIALECTS, body_of, speaking, without_usage
-from tests.support.llm_settings import ASK, Serve, Start, ask, passage
+from tests.support.llm_settings import ASK, PATIENT, Serve, Start, ask, passage
 from workers.errors import (
     AnswerEmpty,
     AnswerRefused,
@@ -234,12 +234,16 @@ CASES = [
 ]
 
 
+TOO_SHORT_S = 0.09 * PATIENT["timeout_s"]
+"""A deadline within which there is no second call after a refusal: less than a tenth of `timeout_s`."""
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.dialect}-{case.status}-{case.error.__name__}")
 async def test_no_answer(serve: Serve, start: Start, case: Case) -> None:
     """Each becomes the class that says what follows from it (shapes as the servers have them)."""
     server = await serve(default=case.step())
     with pytest.raises(case.error) as raised:
-        await ask(await start(server.url, **speaking(case.dialect)), passage(deadline_s=1.0))
+        await ask(await start(server.url, **speaking(case.dialect)), passage(TOO_SHORT_S))
     assert type(raised.value) is case.error
 
 
@@ -279,7 +283,7 @@ async def test_a_proxy_before_the_server(serve: Serve, start: Start, dialect: st
     page = b"<html><head><title>Error</title></head><body><hr><center>nginx</center></body></html>"
     server = await serve(default=http.raw(http.http(code, page, kind="text/html"), stay=True))
     with pytest.raises(PROXY[code]) as raised:
-        await ask(await start(server.url, **speaking(dialect)), passage(deadline_s=0.3))
+        await ask(await start(server.url, **speaking(dialect)), passage(TOO_SHORT_S))
     assert type(raised.value) is PROXY[code]
 
 

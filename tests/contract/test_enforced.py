@@ -9,14 +9,14 @@ import pytest
 
 from tests.support.llama_server import LlamaServer
 from tests.support.llm_settings import client_for
-from tests.support.settings_files import SOUND, write_sound
+from tests.support.settings_files import SOUND, patient, write_sound
 from workers.answers import compile_schema
 from workers.cli.dry_run_models import model_findings
 from workers.portable import BY_DIALECT, unenforced
 from workers.ports import Ask
 from workers.settings.source import load
 
-MODEL = {"dialect": "llamacpp", "timeout_s": 30.0}
+MODEL = {"dialect": "llamacpp"}
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,7 @@ async def test_the_table_of_llama_cpp_is_right(inner: dict[str, Any], server: Ll
 
 async def test_dry_run_sees_that_it_enforces_the_schema(server: LlamaServer, tmp_path: Path) -> None:
     """Asked for prose, it answers by the schema; and it says how much it works on at a time."""
-    text = SOUND.replace(
-        "    url: http://localhost:8000\n", f"    url: {server.url}\n    dialect: llamacpp\n    timeout_s: 30\n"
-    )
+    text = patient(SOUND).replace("    url: http://localhost:8000\n", f"    url: {server.url}\n    dialect: llamacpp\n")
     settings = load(write_sound(tmp_path, text), {}).settings
     [one] = await model_findings(settings, "triage", settings.tasks["triage"])
     assert "; enforces the answer schema: asked for prose, it answered by the schema" in one.what

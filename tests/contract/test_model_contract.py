@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import fault_server as http
 from tests.support.fault_server import FaultServer
-from tests.support.llm_settings import ASK, client_for, passage, until
+from tests.support.llm_settings import ASK, PATIENT, client_for, passage, until
 from tests.support.scripted_model import ScriptedModel
 from workers.clock import monotonic_s
 from workers.errors import (
@@ -96,7 +96,7 @@ class Real:
 
     def __init__(self, server: FaultServer, before: Callable[[Model], Model]) -> None:
         self.server = server
-        self.client = client_for(server.url, max_attempts=ATTEMPTS, timeout_s=5.0, breaker={"connect_failures": 99})
+        self.client = client_for(server.url, max_attempts=ATTEMPTS, breaker={"connect_failures": 99})
         self.model = before(self.client)
 
     def will(self, *outcomes: Outcome) -> None:
@@ -184,10 +184,10 @@ async def test_failures_of_the_endpoint(subject: Subject, error: type[NoAnswer])
 
 @pytest.mark.parametrize("error", [Busy, Overloaded])
 async def test_no_room_until_the_deadline(subject: Subject, error: type[NoAnswer]) -> None:
-    """429 and 503 are raised as such when the deadline ends."""
+    """429 and 503 are raised as such when the deadline leaves no time for another call: a tenth of `timeout_s`."""
     subject.will(error)
     with pytest.raises(error) as raised:
-        await subject.model.complete(prompt(subject.model), passage(deadline_s=0.3), wait_s=0)
+        await subject.model.complete(prompt(subject.model), passage(0.09 * PATIENT["timeout_s"]), wait_s=0)
     assert type(raised.value) is error
 
 

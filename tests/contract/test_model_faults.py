@@ -66,20 +66,29 @@ TRANSPORT_FAULTS = [
 ]
 
 
+ANSWERED_S = 1.5
+"""Time enough for the good answer behind a timeout, which comes at once."""
+
+
+def brief(error: type[NoAnswer], timeout_s: float = 0.4) -> dict[str, float]:
+    """Return a short timeout for the faults that end in one; with any other it would only come first now and then."""
+    return {"timeout_s": timeout_s} if error is TimedOut else {}
+
+
 @pytest.mark.parametrize(("fault", "error"), TRANSPORT_FAULTS)
 async def test_a_transport_fault_is_named_and_another_endpoint_asked(
     serve: Serve, start: Start, fault: http.Step, error: type[NoAnswer]
 ) -> None:
     """One attempt ends in its class, within its time; with a second endpoint the next attempt goes there."""
     bad, good = await serve(default=fault), await serve()
-    alone = await start(bad.url, timeout_s=0.4)
+    alone = await start(bad.url, **brief(error))
     began_s = monotonic_s()
     with pytest.raises(error) as raised:
         await ask(alone)
     assert type(raised.value) is error
     assert raised.value.endpoint == bad.url  # the dead letter and the provenance name it
     assert monotonic_s() - began_s < 10
-    both = await start(bad.url, good.url, timeout_s=0.4, max_attempts=2)
+    both = await start(bad.url, good.url, **brief(error, ANSWERED_S), max_attempts=2)
     way = passage()
     assert (await ask(both, way)).text == "ok"
     assert way.attempts == 2
@@ -93,10 +102,10 @@ async def test_a_transport_fault_is_tried_again_and_counts_for_the_breaker(
     limits = {"min_calls": 1, "connect_failures": 1, "reset_timeout_s": 60}
     server = await serve(fault)
     way = passage()
-    assert (await ask(await start(server.url, timeout_s=0.4, max_attempts=2), way)).text == "ok"
+    assert (await ask(await start(server.url, **brief(error, ANSWERED_S), max_attempts=2), way)).text == "ok"
     assert way.attempts == 2
     server = await serve(default=fault)
-    client = await start(server.url, timeout_s=0.4, breaker=limits)
+    client = await start(server.url, **brief(error), breaker=limits)
     with pytest.raises(error):
         await ask(client)
     asked = len(server.requests)
@@ -228,15 +237,15 @@ async def test_e15_e16_nobody_asks_before_the_time(serve: Serve, start: Start, c
     server = await serve(http.status(code, {}, header))
     client = await start(server.url)
     first, second = passage(), passage()
-    replies = await asyncio.gather(ask(client, first), _soon(client, second))
+    replies = await asyncio.gather(ask(client, first), _behind_a_refusal(client, second))
     assert [reply.text for reply in replies] == ["ok", "ok"]
     assert first.attempts == 2
     refused_at_s, *later_s = [seen.at_s for seen in server.requests]
     assert min(later_s) - refused_at_s >= 0.39
 
 
-async def _soon(client: Client, way: Passage) -> Reply:
-    await asyncio.sleep(0.1)
+async def _behind_a_refusal(client: Client, way: Passage) -> Reply:
+    await until(lambda: client._endpoints[0].cool_until_s > 0)
     return await ask(client, way)
 
 
@@ -257,7 +266,7 @@ async def test_e15_junk_means_our_own_pause(serve: Serve, start: Start, header: 
     server = await serve(http.status(429, {}, header))
     await ask(await start(server.url))
     first, second = server.requests
-    assert 0.37 <= second.at_s - first.at_s < 5
+    assert 0.37 <= second.at_s - first.at_s < 20
 
 
 @pytest.mark.fault("E15")
@@ -274,14 +283,14 @@ async def test_e15_another_endpoint_answers_meanwhile(serve: Serve, start: Start
 async def test_e15_a_time_past_the_deadline_ends_the_record_at_its_deadline(serve: Serve, start: Start) -> None:
     """I9: a record waits for the cool-down no longer than it may, and the cool-down goes on without it."""
     server = await serve(http.status(429, {}, "Retry-After: 60"))
-    client = await start(server.url)
-    for _ in range(2):
+    client = await start(server.url, timeout_s=2.0)
+    for deadline_s in (2.0, 0.3):  # the first one's call is refused within it, the second one makes none
         began_s = monotonic_s()
-        way = passage(deadline_s=0.3)
+        way = passage(deadline_s)
         way.begin(began_s)
         with pytest.raises((Busy, DeadlineOver)):
             await ask(client, way)
-        assert monotonic_s() - began_s < 10
+        assert monotonic_s() - began_s < 20
     assert len(server.requests) == 1
 
 
@@ -289,10 +298,10 @@ async def test_e15_a_time_past_the_deadline_ends_the_record_at_its_deadline(serv
 async def test_e16_a_model_that_is_being_loaded_gets_more_time(serve: Serve, start: Start) -> None:
     """Its cool-down is seconds, not half a second; nobody has to act, so the worker stays ready."""
     server = await serve(http.status(503, {"error": {"message": "Loading model", "type": "unavailable_error"}}))
-    client = await start(server.url)
+    client = await start(server.url, timeout_s=2.0)
     began_s = monotonic_s()
     with pytest.raises(Overloaded):
-        await ask(client, passage(deadline_s=1.5))
+        await ask(client, passage(deadline_s=2.0))
     assert len(server.requests) == 1
     assert client.held_reason() is None
     assert LOADING_COOL_DOWN_S - 1 < client._endpoints[0].cool_until_s - began_s < 30
@@ -304,8 +313,9 @@ async def test_e16_busy_never_opens_the_breaker_and_503_does(serve: Serve, start
     tiny_pause = "retry-after-ms: 1"
     limits = {"min_calls": 4, "reset_timeout_s": 60}
     busy = await start((await serve(default=http.status(429, {}, tiny_pause))).url, breaker=limits)
+    least_s = busy._least_s  # no call begins with less left, so each has time enough for its answer
     with pytest.raises(Busy) as raised:
-        await ask(busy, passage(deadline_s=0.4))
+        await ask(busy, passage(deadline_s=least_s + 0.4))
     assert type(raised.value) is Busy
     broken = await start((await serve(default=http.status(503, {}, tiny_pause))).url, breaker=limits)
     with pytest.raises(BreakerOpen) as opened:
@@ -445,18 +455,19 @@ async def test_500_is_tried_again_up_to_max_attempts(serve: Serve, start: Start)
 async def test_no_attempt_begins_that_the_deadline_would_cut(serve: Serve, start: Start) -> None:
     """When the pause before the next attempt would outlast the deadline, the failure is raised now."""
     server = await serve(default=http.status(500))
+    client = await start(server.url, max_attempts=1000)
     began_s = monotonic_s()
     with pytest.raises(ServerFault):
-        await ask(await start(server.url, max_attempts=1000), passage(deadline_s=0.5))
-    assert monotonic_s() - began_s < 5
+        await ask(client, passage(deadline_s=client._least_s + 0.5))
+    assert monotonic_s() - began_s < 10
 
 
 async def test_a_hopeless_attempt_is_not_made(serve: Serve, start: Start) -> None:
     """With less than a tenth of `timeout_s` left a record is not tried again: 429 to the end is Busy, not a timeout."""
     server = await serve(http.status(429, {}, "retry-after-ms: 300"), default=http.hang())
-    client = await start(server.url, timeout_s=2.0)
+    client = await start(server.url)
     with pytest.raises(Busy):
-        await ask(client, passage(deadline_s=0.4))
+        await ask(client, passage(deadline_s=client._least_s + 0.2))
     assert len(server.requests) == 1
 
 
@@ -582,6 +593,6 @@ async def test_slots_that_are_found_are_seen_from_outside(serve: Serve, start: S
 
 
 async def _ask_until(client: Client, condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await ask(client)

@@ -1,4 +1,4 @@
-"""Settings for clients under test: quick timeouts, small limits, any of them to be replaced."""
+"""Settings for clients under test: small limits, and time enough for a busy machine; any of them to be replaced."""
 
 import asyncio
 import socket
@@ -29,6 +29,9 @@ Start = Callable[..., Coroutine[Any, Any, Client]]
 """The fixture `start`: starts a client, with one attempt unless told otherwise."""
 
 
+PATIENT = {"timeout_s": 60.0, "connect_timeout_s": 60.0}
+"""A call that nothing is wrong with does not time out, however long the machine does something else meanwhile."""
+
 HTTP_CLIENT = "lean"
 """What clients under test speak HTTP with, unless told otherwise; the fixture `http_client` sets it to each in turn."""
 
@@ -36,8 +39,8 @@ HTTP_CLIENT = "lean"
 def model_settings(*urls: str, slots: int = 4, **changes: Any) -> ModelSettings:
     """Return settings of a model behind these URLs."""
     endpoints = [{"url": url, "max_in_flight": slots} for url in urls]
-    settings = {"model": "tiny", "endpoints": endpoints, "timeout_s": 2.0, "http_client": HTTP_CLIENT}
-    return ModelSettings.model_validate({**settings, **changes})
+    settings = {"model": "tiny", "endpoints": endpoints, "http_client": HTTP_CLIENT}
+    return ModelSettings.model_validate({**settings, **PATIENT, **changes})
 
 
 def client_for(*urls: str, slots: int = 4, resolver: AbstractResolver | None = None, **changes: Any) -> Client:
@@ -50,26 +53,30 @@ def prompt_for(frame: Frame, text: str = '"a ticket"') -> Prompt:
     return Prompt(frame.head + text.encode() + frame.tail)
 
 
-def passage(deadline_s: float = 10.0) -> Passage:
+def passage(deadline_s: float = 60.0) -> Passage:
     """Return a passage that has not begun."""
     return Passage(deadline_s=deadline_s)
 
 
 async def ask(client: Client, way: Passage | None = None, wait_s: float = 0.0) -> Reply:
     """Ask once, bounded."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         return await client.complete(prompt_for(client.frame(ASK)), way or passage(), wait_s=wait_s)
 
 
+_refusing: list[socket.socket] = []
+
+
 def refused_url() -> str:
-    """Return a URL on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{sock.getsockname()[1]}"
+    """Return a URL on which nobody listens: its port stays bound, so that nobody else gets it."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    _refusing.append(sock)
+    return f"http://127.0.0.1:{sock.getsockname()[1]}"
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds, 10 s at most."""
-    async with asyncio.timeout(10):
+    """Wait until a condition holds, 30 s at most."""
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0.001)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fault_server import FaultServer, Seen, Step, answer, status
-from tests.support.settings_files import SOUND, write_sound
+from tests.support.settings_files import SOUND, patient, write_sound
 from tests.support.wire import make_reply
 from workers.cli.dry_run_models import model_findings
 from workers.cli.dry_run_schema import judged
@@ -21,7 +21,7 @@ POEM = "The sea is wide,\nthe sea is deep."
 async def asked(folder: Path, *script: Step, text: str = SOUND) -> tuple[list[Finding], FaultServer]:
     """Look at the models of the sound configuration, before a scripted server."""
     async with FaultServer(*script) as server:
-        settings = load(write_sound(folder, text.replace("http://localhost:8000", server.url)), {}).settings
+        settings = load(write_sound(folder, patient(text).replace("http://localhost:8000", server.url)), {}).settings
         return await model_findings(settings, "triage", settings.tasks["triage"]), server
 
 
@@ -77,7 +77,7 @@ async def test_an_unsure_answer_to_a_test_fails_nothing(tmp_path: Path) -> None:
     text = SOUND.replace("{schema: answer.json}", "{schema: answer.json, confidence: {at_least: 0.7}}")
     schema = '{"properties": {"label": {}, "confidence": {"type": "number"}}}'
     async with FaultServer(answer('{"label": "spam", "confidence": 0.1}')) as server:
-        path = write_sound(tmp_path, text.replace("http://localhost:8000", server.url), answer__json=schema)
+        path = write_sound(tmp_path, patient(text).replace("http://localhost:8000", server.url), answer__json=schema)
         settings = load(path, {}).settings
         [one] = await model_findings(settings, "triage", settings.tasks["triage"])
     assert (one.state, failed([one])) == ("unknown", False)
@@ -87,7 +87,11 @@ async def test_an_unsure_answer_to_a_test_fails_nothing(tmp_path: Path) -> None:
 async def test_the_simulated_model_enforces_it(tmp_path: Path) -> None:
     """It stands in for a server with a grammar."""
     with SimulatedModel(latency="zero", wrap_ratio=0.0) as model:
-        text = SOUND.replace("http://localhost:8000", model.url).replace("    model: tiny\n", "    model: simulated\n")
+        text = (
+            patient(SOUND)
+            .replace("http://localhost:8000", model.url)
+            .replace("    model: tiny\n", "    model: simulated\n")
+        )
         settings = load(write_sound(tmp_path, text), {}).settings
         [one] = await model_findings(settings, "triage", settings.tasks["triage"])
     assert "; enforces the answer schema" in one.what

@@ -9,7 +9,7 @@ import typer
 
 from tests.support.fault_server import FaultServer, Step, answer, close, status
 from tests.support.llm_settings import refused_url
-from tests.support.settings_files import SOUND, write_sound
+from tests.support.settings_files import SOUND, patient, write_sound
 from workers.cli.try_record import AS_THE_WORKER, Wanted, course
 from workers.cli.try_report import as_plain, exit_code, show
 from workers.errors import Exit
@@ -31,7 +31,7 @@ async def tried(
 ) -> tuple[int, dict[str, Any], FaultServer]:
     """Try a record; return the exit code, the report as a program reads it, and the server with what it saw."""
     async with FaultServer(*script) as server:
-        loaded = load(write_sound(folder, text.replace("http://localhost:8000", server.url), **files), {})
+        loaded = load(write_sound(folder, patient(text).replace("http://localhost:8000", server.url), **files), {})
         trial = await course(loaded.settings, "triage", value, key, wanted)
     plain = as_plain(trial, loaded.redactor)
     assert json.loads(json.dumps(plain)) == plain
@@ -158,7 +158,7 @@ async def test_another_model_of_the_ladder_can_be_asked(tmp_path: Path) -> None:
     code, plain, server = await tried(tmp_path, answer(GOOD), text=LADDER, wanted=Wanted(model="large"))
     assert (code, plain["asked"], len(server.requests)) == (0, {"model": "large", "endpoint": server.url}, 1)
     assert json.loads(server.requests[0].body)["model"] == "big"
-    text = LADDER.replace("model: big", "model: big\n    timeout_s: 3\n    max_attempts: 1")
+    text = LADDER.replace("model: big", "model: big\n    timeout_s: 60\n    max_attempts: 1")
     _, plain, server = await tried(tmp_path, status(401), text=text, wanted=Wanted(model="large"))
     assert "models.large.api_key" in plain["failure"]["todo"]
     _, plain, _ = await tried(tmp_path, status(500), text=text, wanted=Wanted(model="large"))
@@ -188,7 +188,7 @@ async def test_an_endpoint_can_be_chosen(endpoint: str, tmp_path: Path) -> None:
     )
     async with FaultServer(answer(GOOD), close(), default=close()) as server:
         there = server.url
-        settings = load(write_sound(tmp_path, text.replace("http://localhost:8000", there)), {}).settings
+        settings = load(write_sound(tmp_path, patient(text).replace("http://localhost:8000", there)), {}).settings
         wanted = Wanted(endpoint=endpoint.replace("http://localhost:8000", there))
         good = await course(settings, "triage", RECORD, None, wanted)
         bad = await course(settings, "triage", RECORD, None, wanted)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.fault_server import FaultServer, answer
 from tests.support.llm_settings import model_settings
-from tests.support.settings_files import SOUND, planted, write_sound
+from tests.support.settings_files import SOUND, patient, planted, write_sound
 from tests.support.tokenizers_made_here import byte_level
 from tests.support.wire import make_record
 from workers.cli.configuration import examine
@@ -41,7 +41,7 @@ CUT = {
 async def test_what_was_cut_is_in_the_provenance_after_a_second_ask_too(tmp_path: Path) -> None:
     """Each ask sends the short text; the input beside the enrichment is whole."""
     async with FaultServer(answer("no JSON"), GOOD) as server:
-        settings = load(write_sound(tmp_path, INPUTS.replace("http://localhost:8000", server.url))).settings
+        settings = load(write_sound(tmp_path, patient(INPUTS).replace("http://localhost:8000", server.url))).settings
         client = Client("small", settings.models["small"])
         task = compile_task("triage", settings.tasks["triage"], client, settings.models["small"])
         await client.start()
@@ -84,7 +84,7 @@ def test_each_route_counts_as_its_model_does(tmp_path: Path) -> None:
 async def test_try_shows_what_was_cut(tmp_path: Path) -> None:
     """Before the prompt, so that nobody wonders where the rest is; for a short text, nothing."""
     async with FaultServer(GOOD, GOOD) as server:
-        loaded = load(write_sound(tmp_path, INPUTS.replace("http://localhost:8000", server.url)), {})
+        loaded = load(write_sound(tmp_path, patient(INPUTS).replace("http://localhost:8000", server.url)), {})
         long, short = [
             as_plain(await course(loaded.settings, "triage", value, None), loaded.redactor)
             for value in (VALUE, b'{"text": "short"}')
