@@ -1,6 +1,7 @@
 """What waits to be produced, over a producer that answers as it is told to."""
 
 import asyncio
+from collections import deque
 from typing import Any
 
 import pytest
@@ -14,8 +15,7 @@ from workers.stream.accumulator import LINGER_S, Accumulator
 from workers.stream.queue import Sending
 
 LONG_S = 60.0
-PATIENT_S = 0.3
-"""Long enough for a busy machine to do something meanwhile."""
+"""Longer than any test."""
 LARGE = b"v" * 10_000
 """More than half of a batch."""
 
@@ -41,6 +41,12 @@ class Out(Accumulator):
         """Add records; return their answers."""
         return [self.add(sending(value, topic), partition) for value in values]
 
+    def lingers_no_more(self) -> None:
+        """End the linger that runs now."""
+        assert self._linger is not None
+        self._linger.cancel()
+        self._lingered()
+
     def taken(self) -> list[list[bytes]]:
         """Return the values of each batch."""
         return [values for _, _, values in self.producer.taken]
@@ -51,20 +57,28 @@ async def answered(answers: "list[asyncio.Future[Any]]") -> list[Any]:
     return await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), BOUND_S)
 
 
+async def turns() -> None:
+    """Let everything happen that waits for nothing but its turn."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linger longer."""
-    monkeypatch.setattr(accumulator, "LINGER_S", PATIENT_S)
+    """Linger until the test ends it."""
+    monkeypatch.setattr(accumulator, "LINGER_S", LONG_S)
 
 
 @pytest.mark.usefixtures("patient")
 async def test_what_comes_during_a_linger_is_one_batch_of_its_partition() -> None:
     """In the order in which it came, each record with its answer."""
     out = Out(Producer())
-    first = out.send(b"1", b"2")
-    await asyncio.sleep(PATIENT_S / 10)
+    records = out.send(b"1", b"2")
+    await turns()
     assert out.taken() == []
-    assert await answered([*first, *out.send(b"3")]) == [None, None, None]
+    records += out.send(b"3")
+    out.lingers_no_more()
+    assert await answered(records) == [None, None, None]
     assert out.taken() == [[b"1", b"2", b"3"]]
 
 
@@ -74,10 +88,11 @@ async def test_all_partitions_linger_together() -> None:
     out = Out(Producer(*[NEVER] * 3))
     out.send(b"1")
     timer = out._linger
-    await asyncio.sleep(PATIENT_S / 10)
+    await turns()
     out.send(b"2", partition=1)
     out.send(b"3", topic="other")
     assert out._linger is timer
+    out.lingers_no_more()
     await until(lambda: out.taken() != [])
     assert out.producer.taken == [("out", 0, [b"1"]), ("out", 1, [b"2"]), ("other", 0, [b"3"])]
     assert not out._gathered
@@ -105,14 +120,15 @@ async def test_what_comes_while_a_batch_flies_lingers_as_well() -> None:
     """The answer to a batch does not send the next one before its time."""
     out = Out(Producer(NEVER))
     first = out.send(b"1")
+    out.lingers_no_more()
     await until(lambda: out.taken() == [[b"1"]])
     then = out.send(b"2")
     out.producer.futures[0].set_result(None)
     await answered(first)
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await turns()
     assert out.taken() == [[b"1"]]
     then += out.send(b"3")
+    out.lingers_no_more()
     assert await answered(then) == [None, None]
     assert out.taken() == [[b"1"], [b"2", b"3"]]
 
@@ -156,12 +172,13 @@ async def test_an_error_is_told_to_all_in_the_batch_and_to_nobody_else() -> None
 
 async def test_what_is_not_taken_is_tried_again_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what came meanwhile behind it; the error can be read until then."""
-    monkeypatch.setattr(accumulator, "RETRY_S", PATIENT_S)
-    out = Out(Producer(enqueue=(KafkaTimeoutError(), AssertionError("Unrecognized partition"))))
+    monkeypatch.setattr(accumulator, "RETRY_S", 0.01)
+    out = Out(Producer(enqueue=tuple(KafkaTimeoutError() for _ in range(1_000))))
     first, second = sending(b"1"), sending(b"2")
     answers = [out.add(first, 0), out.add(second, 0)]
     await until(lambda: bool(second.error))
     assert first.error == "KafkaTimeoutError"
+    out.producer.enqueue = deque([AssertionError("Unrecognized partition")])
     assert await answered([*answers, *out.send(b"3")]) == [None, None, None]
     assert out.taken() == [[b"1", b"2", b"3"]]
     assert first.error == "AssertionError"
@@ -191,9 +208,9 @@ async def test_a_bug_is_told_to_those_who_wait(monkeypatch: pytest.MonkeyPatch, 
         answers = await answered(out.send(LARGE, LARGE))
         assert [type(answer) for answer in answers] == [RuntimeError] * 2
     later = out.send(b"3")
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await turns()
     assert out.taken() == []
+    out.lingers_no_more()
     assert await answered(later) == [None]
     assert out.taken() == [[b"3"]]
 

@@ -61,7 +61,7 @@ async def test_other_partitions_go_on() -> None:
 
 async def test_it_is_taken_up_when_it_is_due() -> None:
     """Also when nothing else is there to be read."""
-    async with rig_of(delay_s=0.2) as rig:
+    async with rig_of(delay_s=2.0) as rig:
         rig.consumer.write(RETRIES, deferred(0, 0.0), deferred(1, 0.0))
         await rig.assign(retry=[0])
         await until(lambda: rig.intake.room(RETRIES) == 0)

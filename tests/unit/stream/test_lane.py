@@ -81,7 +81,7 @@ async def test_what_can_be_written_nowhere_holds_the_task(monkeypatch: pytest.Mo
     """Contract 6: not even a stub fits: nothing is acked, the task says so and starts nothing, and tries again."""
     monkeypatch.setattr("workers.stream.lane.UNWRITABLE_RETRY_S", 0.2)
     monkeypatch.setattr("workers.stream.lane.HELD_CHECK_S", 0.01)
-    refusals = [OutputTooLarge("x", topic) for topic in ("in.ticket_triage.enriched", DLQ, DLQ)]
+    refusals = [OutputTooLarge("x", topic) for topic in ("in.ticket_triage.enriched", *[DLQ] * 1_000)]
     async with Rig(sink=MemorySink(*refusals)) as rig:
         rig.write(0, [0], key=b"k")
         await rig.assign(0)
@@ -90,6 +90,7 @@ async def test_what_can_be_written_nowhere_holds_the_task(monkeypatch: pytest.Mo
         rig.write(0, [1])
         await until(lambda: rig.window.count == 2)
         assert len(rig.model.calls) == 1
+        rig.sink.refusals.clear()
         await until(lambda: rig.ledger(0).position == 2)
         assert rig.lane.held_by() == {}
         assert rig.lane_task.guard.budget == BUDGET
