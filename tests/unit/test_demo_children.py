@@ -30,7 +30,7 @@ def gone(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     try:
         return status.read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second when it is reaped between `open` and `read`
         return True
 
 
@@ -54,8 +54,8 @@ def test_children_end_when_their_parent_is_killed() -> None:
 
 
 def test_children_end_when_their_lifetime_has_passed() -> None:
-    """A lifetime bounds a child even while its parent lives."""
-    broker, model = EmbeddedBroker(lifetime_s=0.3), SimulatedModel(lifetime_s=0.3)
+    """A lifetime bounds a child even while its parent lives. It is longer than a child takes to be ready."""
+    broker, model = EmbeddedBroker(lifetime_s=4), SimulatedModel(lifetime_s=4)
     try:
         wait_until_gone(broker.pid, model.pid)
     finally:

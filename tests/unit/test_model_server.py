@@ -162,7 +162,7 @@ async def test_it_counts_how_often_each_text_was_asked(model: SimulatedModel, ht
 
 async def test_capacity_bounds_what_is_served_at_a_time() -> None:
     """Requests past the capacity wait in line and are all answered."""
-    with SimulatedModel(latency="const:0.05", capacity=3) as small:
+    with SimulatedModel(latency="const:0.5", capacity=3) as small:
         async with aiohttp.ClientSession(small.url, timeout=BOUND) as http:
             await asyncio.gather(*[ask(http, str(n)) for n in range(12)])
         counts = await asyncio.to_thread(small.counts)

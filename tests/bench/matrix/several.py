@@ -14,13 +14,14 @@ LOOK_S = 0.1
 
 def run(count: int, command: Sequence[str]) -> int:
     """Run the copies until all have ended; return the exit code of the first to end, or of one that failed."""
-    copies = [subprocess.Popen(command) for _ in range(count)]
+    copies: list[subprocess.Popen[bytes]] = []
 
     def end(*_: object) -> None:
         for copy in copies:
             copy.send_signal(signal.SIGTERM)  # of one that has ended it is not sent
 
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, end)  # before the first copy runs: who sees one may end us
+    copies.extend(subprocess.Popen(command) for _ in range(count))
     while all(copy.poll() is None for copy in copies):
         time.sleep(LOOK_S)
     first = next(copy for copy in copies if copy.poll() is not None)
