@@ -1,5 +1,6 @@
 """Stage 4: what counts as an answer (rows E11-E14)."""
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from workers.task import Task
 SCHEMA = Path(__file__).parents[3] / "config" / "schemas" / "triage.v1.json"
 GOOD = {"category": "bug", "urgency": "low", "summary": "It crashes"}
 JSON = orjson.dumps(GOOD).decode()
+MEMBERS = "{" + ",".join(f'"k{n}":1' for n in range(80_000)) + "}"
+"""About a mebibyte."""
 TRIAGE = replace(make_task(), check=compile_schema(SCHEMA).check)
 TEXT = make_task(answer={"text": {"max_chars": 10}})
 
@@ -272,18 +275,24 @@ MIB = 1 << 20
         '{"a":' * 100_000 + "1" + "}" * 100_000,
         '{"' + '\\"' * (MIB // 2),
         '{"category":"' + "a" * MIB + '"}',
-        "{" + ",".join(f'"k{n}":1' for n in range(80_000)) + "}",
+        MEMBERS,
         JSON[:-1] + "".join(f',"k{n}":1' for n in range(80_000)) + "}",
         "Sure: " + f"{JSON[:-1]},1}} " * (MIB // 70),
     ],
     ids=lambda text: text[:10].encode("unicode_escape").decode(),
 )
 def test_no_answer_of_a_mebibyte_holds_the_loop(text: str) -> None:
-    """P4: whatever a model says, reading it takes less than 0.1 s of the loop's time (CPU time, the best of three)."""
-    spent_s = []
+    """P4: whatever a model says, reading it takes less than 0.1 s of the loop's time (CPU time, the best of three).
+
+    On a slow machine: less than `json.loads` takes there to read as much, five times.
+    """
+    spent_s, measure_s = [], []
     for _ in range(3):
         began_s = time.thread_time()
+        json.loads(MEMBERS)
+        read_s = time.thread_time()
         with pytest.raises(BadAnswer):
             parse(said(text), TRIAGE)
-        spent_s.append(time.thread_time() - began_s)
-    assert min(spent_s) < 0.1
+        measure_s.append(read_s - began_s)
+        spent_s.append(time.thread_time() - read_s)
+    assert min(spent_s) < max(0.1, 5 * min(measure_s))
