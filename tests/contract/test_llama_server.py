@@ -45,6 +45,7 @@ LABEL = {
 }
 LABELLED = replace(ASK, schema=LABEL)
 LONG = {"type": "object", "properties": {"label": {"type": "string", "minLength": 400}}, "required": ["label"]}
+ENDLESS_TOKENS = 4 * CONTEXT_TOKENS
 PATIENT_S = 60.0
 """For calls that shall not time out on a loaded machine."""
 
@@ -58,8 +59,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
-    """A server whose model never ends by itself."""
-    with LlamaServer(tmp_path_factory.mktemp("endless"), shape=NEVER_ENDS) as running:
+    """A server whose model never ends by itself, with room for an answer of several seconds."""
+    folder = tmp_path_factory.mktemp("endless")
+    with LlamaServer(folder, shape=NEVER_ENDS, context_tokens=ENDLESS_TOKENS) as running:
         yield running
 
 
@@ -182,7 +184,7 @@ async def test_a_server_that_loads_its_model(start: Start, tmp_path: Path) -> No
         brief = replace(ASK, schema=None, max_tokens=3)  # a grammar over so large a vocabulary would take seconds
         reply, _ = await asyncio.gather(asked(client, brief), client.warm_up())
         assert reply.output_tokens == 3
-        assert reply.attempts == 2, "the first met a server that was loading"
+        assert reply.attempts >= 2, "the first met a server that was loading, on a slow machine the second as well"
 
 
 async def test_a_call_that_takes_too_long(endless: LlamaServer, start: Start, dialect: str) -> None:
@@ -192,9 +194,9 @@ async def test_a_call_that_takes_too_long(endless: LlamaServer, start: Start, di
     or to the end of its context. Repeating a call that timed out can so double a load that is too high already.
     """
     seen = endless.log().count("cancel task")
-    hasty = await start(endless.url, **patient(dialect, timeout_s=0.3))
+    hasty = await start(endless.url, **patient(dialect, timeout_s=1.5))
     way = passage(PATIENT_S)
-    prompt = prompt_for(hasty.frame(replace(ASK, schema=None, max_tokens=CONTEXT_TOKENS)))
+    prompt = prompt_for(hasty.frame(replace(ASK, schema=None, max_tokens=ENDLESS_TOKENS)))
     with pytest.raises(TimedOut):
         await hasty.complete(prompt, way, wait_s=0)
     assert way.attempts == 1
@@ -210,12 +212,11 @@ async def closed_after_s(url: str) -> float:
     """Return how long the server lets an idle connection stand."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
+    began_s = monotonic_s()  # before the answer, which is read when this process has its turn
     writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-    await reader.readuntil(b"\r\n\r\n")
-    began_s = monotonic_s()
     async with asyncio.timeout(PATIENT_S):
         while await reader.read(1024):
-            began_s = monotonic_s()
+            pass
     writer.close()
     await writer.wait_closed()
     return monotonic_s() - began_s

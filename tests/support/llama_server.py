@@ -29,8 +29,8 @@ CONTEXT_TOKENS = 4_096
 """Of each slot."""
 
 NEVER_ENDS = Shape(end_bias=-20.0)
-SLOW_TO_LOAD = Shape(unused=200_000, layers=1, hidden=8, feed_forward=8, heads=1)
-"""Half a second of 503 on an idle core, and quick afterwards."""
+SLOW_TO_LOAD = Shape(unused=400_000, layers=1, hidden=8, feed_forward=8, heads=1)
+"""A second of 503 on an idle core, and quick afterwards."""
 
 
 class ServerFailedError(Exception):
