@@ -26,7 +26,7 @@ from workers.stream.offsets import Offsets
 from workers.stream.window import Delivery, Window
 from workers.task import Task
 
-BOUND_S = 10.0
+BOUND_S = 30.0
 TOPIC = "in"
 RETRY_TOPIC = "in.ticket_triage.retry"
 
