@@ -244,6 +244,7 @@ def _knows(told: str, options: list[str]) -> None:
     assert [option for option in options if option not in told] == []
 
 
+@pytest.mark.timeout(900)  # it downloads and compiles every dependency
 def test_every_step_of_the_image_works(tmp_path: Path) -> None:
     """COPY and RUN of the build stage, done in a folder instead of a container, leave a worker that starts."""
     (tmp_path / "src").mkdir()
