@@ -130,6 +130,7 @@ ENRICHMENTS = st.dictionaries(
 )
 
 
+@pytest.mark.timeout(600)  # ten seconds of CPU time, which a busy machine may need minutes for
 @quick
 @given(enrichment=ENRICHMENTS, group=st.text(min_size=1, max_size=20))
 def test_what_echo_prints_reads_back(enrichment: dict[str, Any], group: str, tmp_path: Path) -> None:
