@@ -172,7 +172,7 @@ async def until_reachable(kafka: Kafka, attempt: Callable[[], Awaitable[T]]) -> 
     """Return what `attempt` gives, trying again while the cluster cannot be reached, or is not ready (elections).
 
     Raises:
-        Exit: 69 after `startup_timeout_s`, 78 when a right is missing.
+        Exit: 69 after `startup_timeout_s` and not before, 78 when a right is missing.
     """
     ends_at_s = monotonic_s() + kafka.startup_timeout_s
     wait_s, why = 0.2, ""
@@ -184,12 +184,14 @@ async def until_reachable(kafka: Kafka, attempt: Callable[[], Awaitable[T]]) -> 
         except (KafkaError, OSError) as exc:
             if isinstance(exc, KafkaError) and not exc.retriable:
                 raise
-            if monotonic_s() + wait_s > ends_at_s:
+            left_s = ends_at_s - monotonic_s()
+            if left_s <= 0:
                 tried = f" (tried for {kafka.startup_timeout_s:g} s)"
                 raise Exit(EX_UNAVAILABLE, await no_broker(kafka, exc) + tried) from exc
             why = why or await no_broker(kafka, exc)
-            log.warning("broker_unreachable", why=why, retry_in_s=round(wait_s, 1))
-            await asyncio.sleep(wait_s)
+            pause_s = min(wait_s, left_s)
+            log.warning("broker_unreachable", why=why, retry_in_s=round(pause_s, 1))
+            await asyncio.sleep(pause_s)
             wait_s = min(wait_s * 2, 5.0)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,11 @@ async def test_a_start_waits_for_a_cluster_that_is_not_ready() -> None:
 
 @pytest.mark.fault("B11")
 async def test_a_start_ends_when_no_broker_comes() -> None:
-    """B11: exit code 69, with a sentence that names the address."""
-    attempt = Attempts(*(KafkaConnectionError() for _ in range(100)))
+    """B11: exit code 69 when `startup_timeout_s` is over, not sooner, with a sentence that names the address."""
+    attempt, began_s = Attempts(*(KafkaConnectionError() for _ in range(100))), time.monotonic()
     with pytest.raises(Exit, match=r"127\.0\.0\.1:1") as caught:
         await clients.until_reachable(kafka(startup_timeout_s=0.5), attempt)
+    assert time.monotonic() - began_s >= 0.5
     assert caught.value.code == EX_UNAVAILABLE
 
 
