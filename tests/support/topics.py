@@ -112,6 +112,12 @@ async def committed(bootstrap_servers: str, group: str, topics: Iterable[str]) -
     return {partition: (at.offset, at.metadata or "") for partition, at in stored.items() if at.offset >= 0}
 
 
+async def members(bootstrap_servers: str, group: str) -> int:
+    """Return how many members the group has now."""
+    [answer] = await _with_admin(bootstrap_servers, lambda admin: admin.describe_consumer_groups([group]))
+    return len(answer.groups[0][5])
+
+
 async def _partitions(admin: AIOKafkaAdminClient, topics: list[str]) -> list[TopicPartition]:
     found = []
     for topic in await admin.describe_topics(topics):

@@ -217,13 +217,21 @@ async def end(producer: AIOKafkaProducer) -> None:
     await quietly_closed(producer.client, 2.0)
 
 
-async def leave_group(consumer: AIOKafkaConsumer) -> None:
-    """Leave in the middle of a rebalance, in bounded time; a static member stays.
+async def stop_in_rebalance(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer whose group is being assigned, and leave the group at once; a static member stays.
 
-    `stop` waits for the JoinGroup under way, which waits for the other members, and LeaveGroup comes after that: who
-    does not wait so long goes without a word, and the group is held up until its session is over. A broker answers one
-    connection's requests in turn, so this one goes over another than the coordination's. The version is pinned, and a
-    test holds this.
+    `stop` alone waits for the JoinGroup under way, which waits for the other members, and LeaveGroup comes after that:
+    who does not wait so long goes without a word, and the group is held up until its session is over. `stop` begins
+    first: who hears that it is no member any more would join again.
+    """
+    await asyncio.gather(consumer.stop(), _leave_group(consumer))
+
+
+async def _leave_group(consumer: AIOKafkaConsumer) -> None:
+    """Say so, in bounded time.
+
+    A broker answers one connection's requests in turn, so this one goes over another than the coordination's. The
+    version is pinned, and a test holds this.
     """
     coordinator = consumer._coordinator  # noqa: SLF001 - see above
     if coordinator is None or consumer._group_instance_id is not None or not coordinator.member_id:  # noqa: SLF001 - see above

@@ -425,9 +425,10 @@ class Intake(ConsumerRebalanceListener):
 
     async def leave(self) -> None:
         """Leave the group; bounded by whoever calls."""
-        if not self.settled:
-            await clients.leave_group(self._consumer)
-        await self._consumer.stop()
+        if self.settled:
+            await self._consumer.stop()
+        else:
+            await clients.stop_in_rebalance(self._consumer)
 
     def _fail(self, error: Exception) -> None:
         if not self.failure.done():
