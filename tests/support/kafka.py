@@ -3,7 +3,10 @@
 `python -m tests.support.kafka --fetch` fetches the jars ahead of a test run.
 """
 
+import contextlib
 import fcntl
+import os
+import random
 import re
 import shutil
 import signal
@@ -13,7 +16,6 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,13 +25,22 @@ from aiokafka.errors import for_code
 
 ROOT = Path(__file__).parents[2]
 POM = Path(__file__).parent / "kafka_jars" / "pom.xml"
-READY_S = 60.0
+READY_S = 120.0
 """Ready in 3-4 s as a rule; 23 s were seen on a loaded machine."""
-STOP_S = 15.0
+STOP_S = 60.0
+"""A clean end takes a second or two as a rule. One by force would be a crash to what is on the disk."""
 FETCH_S = 600.0
 START_TRIES = 4
+LOWEST_PORT, SHARES = 10_240, 8
+HANDED_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
+HANDED_OUT_FROM = 32_768
+"""Linux' default, where the system does not tell."""
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
 NEEDED = "install Java 17+ and Maven: tests/support/setup.sh (Debian: default-jre-headless maven)"
+
+_CHANCE = random.SystemRandom()
+_GIVEN: set[int] = set()
+"""Ports that this process has chosen: a broker may be about to come back to one that is free now."""
 
 _LAUNCHER = ThreadPoolExecutor(1, thread_name_prefix="kafka-launcher")
 """Its thread ends with the interpreter (PR_SET_PDEATHSIG is about threads, and those of a loop's pool end with it)."""
@@ -169,7 +180,7 @@ class KafkaBroker:
         raise BrokerFailedError(self.log_tail())
 
     def stop(self) -> None:
-        """End the broker cleanly; by force when it takes longer than 15 s. Safe when it is not running."""
+        """End the broker cleanly; by force when it takes longer than a minute. Safe when it is not running."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -300,12 +311,29 @@ def _led(topics: list[dict[str, object]]) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago: another process may be quicker, hence the retry in `start`."""
-    with ExitStack() as held:
-        ports = [held.enter_context(socket.socket()) for _ in range(count)]
-        for port in ports:
-            port.bind(("127.0.0.1", 0))
-        return [port.getsockname()[1] for port in ports]
+    """Return ports that are free, each once: while its broker is away nothing else of this run takes one.
+
+    They lie below those that the system hands out to connections and to servers on port 0, and each process of a test
+    run has a share of its own. Another run may still be quicker, hence the retry in `start`.
+    """
+    ports: list[int] = []
+    own = _own_ports()
+    while len(ports) < count:
+        port = _CHANCE.choice(own) if own else 0
+        with socket.socket() as probe, contextlib.suppress(OSError):  # it has an owner
+            probe.bind(("127.0.0.1", port))
+            port = probe.getsockname()[1]
+            if port not in _GIVEN:
+                _GIVEN.add(port)
+                ports.append(port)
+    return ports
+
+
+def _own_ports() -> range:
+    """Return the ports of this process; none where the system hands out nearly all there are."""
+    first = int(HANDED_OUT.read_text().split()[0]) if HANDED_OUT.exists() else HANDED_OUT_FROM
+    share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % SHARES
+    return range(LOWEST_PORT + share, first, SHARES)
 
 
 if __name__ == "__main__":
