@@ -17,8 +17,10 @@ from workers.audit import Sample
 EVERY_S = 0.05
 LOOK_S = 3.0
 """A broker that is frozen does not answer: the look is given up, and the next one has clients of its own."""
-NOW_S = 10.0
-START_S = 30.0
+OPEN_S = 20.0
+"""What those clients get to find the broker, the topics and the group's coordinator: a dozen requests."""
+NOW_S = 60.0
+STOP_S = 60.0
 
 
 class CommitSampler:
@@ -57,13 +59,13 @@ class CommitSampler:
 
     def now_blocking(self, label: str = "now") -> bool:
         """As `now`, for a test that does not await."""
-        return self._ask(self._look_again(label)).result(NOW_S + LOOK_S)
+        return self._ask(self._look_again(label)).result(NOW_S + OPEN_S + LOOK_S)
 
     async def stop(self) -> None:
         """End the thread."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopped.set)
-            await asyncio.to_thread(self._thread.join, START_S)
+            await asyncio.to_thread(self._thread.join, STOP_S)
             assert not self._thread.is_alive(), "the commit sampler hangs"
 
     def _ask(self, work: Coroutine[Any, Any, bool]) -> Any:
@@ -94,9 +96,10 @@ class CommitSampler:
     async def _look(self, label: str = "") -> bool:
         async with self._lock:
             try:
-                async with asyncio.timeout(LOOK_S):
-                    if self._eyes is None:
+                if self._eyes is None:
+                    async with asyncio.timeout(OPEN_S):
                         self._eyes = await _Eyes.opened(self._servers, self._group, self._topic, self._outputs)
+                async with asyncio.timeout(LOOK_S):
                     sample = await self._eyes.look(label)
             except (KafkaError, OSError, AssertionError):  # TimeoutError is an OSError; aiokafka asserts on bad answers
                 await self._close()

@@ -17,6 +17,9 @@ import yaml
 
 PENSTOCK = Path(sys.executable).with_name("penstock")
 
+ANSWER_S = 30.0
+"""What a probe gets to answer: it does so in milliseconds, but a machine may have no time for it."""
+
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -92,10 +95,13 @@ class WorkerProcess:
     env: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     program: tuple[str | Path, ...] = (PENSTOCK,)
+    log_begins_at: int = 0
+    """Its own first byte in a log that another one has written before."""
 
     def start(self) -> Self:
         """Start it through its ordinary entry point."""
         with self.log.open("ab") as sink:
+            self.log_begins_at = sink.tell()
             self.process = subprocess.Popen(
                 [*self.program, "run", self.config], stdout=sink, stderr=subprocess.STDOUT, env=os.environ | self.env
             )
@@ -117,7 +123,7 @@ class WorkerProcess:
         assert self.process is not None
         return self.process
 
-    def terminate(self, timeout_s: float = 30) -> tuple[int, float]:
+    def terminate(self, timeout_s: float = 60) -> tuple[int, float]:
         """SIGTERM; return the exit code and the seconds it took."""
         began_s = time.monotonic()
         self.running.send_signal(signal.SIGTERM)
@@ -128,7 +134,7 @@ class WorkerProcess:
         self.running.kill()
         self.running.wait(10)
 
-    def exit_code(self, timeout_s: float = 60) -> int:
+    def exit_code(self, timeout_s: float = 120) -> int:
         """Wait until it ends by itself; return its code."""
         return self.running.wait(timeout_s)
 
@@ -145,14 +151,15 @@ class WorkerProcess:
         series = self.series(r"penstock_lag_records\b")
         return sum(series) if series else None
 
-    def wait_ready(self, timeout_s: float = 60) -> "WorkerProcess":
+    def wait_ready(self, timeout_s: float = 120) -> "WorkerProcess":
         """Wait until `/readyz` says 200."""
         wait_for(lambda: self.get("/readyz")[0] == 200, timeout_s, lambda: f"never ready:\n{self.tail()}")
         return self
 
     def port(self) -> int | None:
-        """The port of its probes, from its own log."""
-        found = re.findall(r'"event":"started".*?"http_port":(\d+)', self.log.read_text())
+        """The port of its probes, from its own part of the log."""
+        own = self.log.read_bytes()[self.log_begins_at :]
+        found = re.findall(rb'"event":"started".*?"http_port":(\d+)[,}]', own)
         return int(found[-1]) if found else None
 
     def get(self, path: str) -> tuple[int, str]:
@@ -161,7 +168,7 @@ class WorkerProcess:
         if port is None or self.running.poll() is not None:
             return 0, ""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=ANSWER_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
