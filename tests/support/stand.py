@@ -1,5 +1,6 @@
 """A test stand: topics of its own on a broker that others share, configurations, and workers over them."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,14 @@ class Stand:
         """Return the group's committed offset of each partition that has one."""
         found = await committed(self.servers, self.group, [topic])
         return {at.partition: offset for at, (offset, _) in found.items()}
+
+    async def wait_committed(self, topic: str, timeout_s: float = 90) -> dict[int, int]:
+        """Wait until the group has committed every partition to its end; return the offsets."""
+        ends = await self.ends(topic)
+        async with asyncio.timeout(timeout_s):
+            while await self.committed(topic) != ends:  # noqa: ASYNC110 - the broker has no event for it
+                await asyncio.sleep(0.1)
+        return ends
 
     async def ends(self, topic: str) -> dict[int, int]:
         """Return where each partition ends."""
