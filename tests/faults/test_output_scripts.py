@@ -7,7 +7,9 @@ import pytest
 from tests.support.deployment import WorkerProcess, wait_for
 from tests.support.embedded import EmbeddedKafka
 from tests.support.stand import TASK, Simulate, Stand, tickets
+from tests.support.tcp_proxy import TcpProxy
 from topics import deadletters
+from workers.demo.processes import SimulatedModel
 
 PRODUCE = 0
 NOT_LEADER, TIMED_OUT, NOT_ENOUGH_REPLICAS, NOT_ENOUGH_AFTER_APPEND = 6, 7, 19, 20
@@ -15,6 +17,9 @@ TOPIC_NOT_ALLOWED, CLUSTER_NOT_ALLOWED = 29, 31
 POLICY_VIOLATION, STORAGE, INVALID_RECORD = 44, 56, 87
 
 RECORDS, IN_FLIGHT = 30, 32
+WAIT_S = 90.0
+PATIENT, DEADLINE_S = {"timeout_s": 60}, 120
+"""For calls that are held up until a script is there."""
 FOR_EVER = 20_000
 SEND_TIMEOUT_S, LATE_MS = 1.0, 1_500
 GAVE_UP = "Got error produce response: [Error 7] RequestTimedOutError"
@@ -23,20 +28,31 @@ DRAIN_S, CLOSE_S, SLACK_S = 1.0, 5.0, 10.0
 """The worker promises to end within drain_s + 5 s; a loaded machine may take longer to notice that it has."""
 
 
+def gated(model: SimulatedModel) -> TcpProxy:
+    """Return a link to the model, not open yet: while it is cut the model is asked, and no answer comes."""
+    return TcpProxy(int(model.url.rsplit(":", 1)[1]))
+
+
 async def through(
     stand: Stand, simulate: Simulate, broker: EmbeddedKafka, *scripts: list[int], records: int = RECORDS
 ) -> tuple[str, str]:
     """Let a worker meet these answers, one script after the other; return its input topic and what it logged.
 
-    Whatever they were: every record ends once, in order, and the worker is ready afterwards. The model takes long
-    enough for the script to be there before the first answer of it is due.
+    Whatever they were: every record ends once, in order, and the worker is ready afterwards. The model is heard only
+    when the script is there: the test's own records must not meet it, and the worker's must.
     """
     topic = await stand.create()
-    with stand.worker({TASK: {"input": topic}}, simulate(latency="const:0.3").url) as worker:
+    tasks = {TASK: {"input": topic, "deadline_s": DEADLINE_S}}
+    with (
+        gated(simulate(latency="const:0.05")) as gate,
+        stand.worker(tasks, f"http://{gate.address}", model=PATIENT) as worker,
+    ):
         worker.wait_ready()
         for number, codes in enumerate(scripts):
+            gate.cut()
             await stand.put(topic, tickets(records, keys=10, start=number * records))
             broker.push_errors(PRODUCE, codes)
+            gate.heal()
             await asyncio.to_thread(worker.wait_finished, (number + 1) * records)
         worker.wait_ready()
         assert worker.terminate()[0] == 0
@@ -62,13 +78,16 @@ async def test_too_few_replicas_for_ever_hold_the_records(
     quick: Stand, simulate: Simulate, embedded: EmbeddedKafka
 ) -> None:
     """Nothing is dropped or committed, the intake stops at its bound, `/readyz` says why, and SIGTERM still ends it."""
-    topic, model = await quick.create(), simulate(latency="const:0.3")
-    tasks, more = {TASK: {"input": topic, "max_in_flight": IN_FLIGHT}}, {"worker": {"drain_s": DRAIN_S}}
-    with quick.worker(tasks, model.url, kafka={"send_timeout_s": SEND_TIMEOUT_S}, **more) as worker:
+    topic, model = await quick.create(), simulate(latency="const:0.05")
+    tasks = {TASK: {"input": topic, "max_in_flight": IN_FLIGHT, "deadline_s": DEADLINE_S}}
+    more = {"model": PATIENT, "worker": {"drain_s": DRAIN_S}, "kafka": {"send_timeout_s": SEND_TIMEOUT_S}}
+    with gated(model) as gate, quick.worker(tasks, f"http://{gate.address}", **more) as worker:
         worker.wait_ready()
+        gate.cut()
         await quick.put(topic, tickets(3 * IN_FLIGHT))
         embedded.push_errors(PRODUCE, [NOT_ENOUGH_REPLICAS] * FOR_EVER)
-        await asyncio.to_thread(wait_for, lambda: "the oldest send" in worker.not_ready(), 60, worker.not_ready)
+        gate.heal()
+        await asyncio.to_thread(wait_for, lambda: "the oldest send" in worker.not_ready(), WAIT_S, worker.not_ready)
         assert worker.metric("penstock_producer_replaced_total") == 0
         assert worker.metric(r"penstock_records_total\b") == 0
         assert model.counts()["requests"] < 3 * IN_FLIGHT
@@ -133,21 +152,21 @@ async def test_a_worker_whose_producer_cannot_close_ends_all_the_same(
     quick: Stand, simulate: Simulate, embedded: EmbeddedKafka
 ) -> None:
     """Sends wait for a broker that is gone, and so would the producer's own stop: SIGTERM is 0, in bounded time."""
-    topic, model = await quick.create(), simulate(latency="const:0.05")
+    topic, model = await quick.create(), simulate(latency="const:0.5")
     tasks: dict[str, dict[str, object]] = {TASK: {"input": topic}}
     more = {"model": {"max_in_flight": 8}, "worker": {"drain_s": DRAIN_S}, "kafka": {"session_timeout_s": 2.0}}
     await quick.put(topic, tickets(200, keys=50))
     with quick.worker(tasks, model.url, **more) as worker:
-        await asyncio.to_thread(wait_for, lambda: model.counts()["answered"] > 50, 60)
+        await asyncio.to_thread(wait_for, lambda: model.counts()["answered"] > 16, WAIT_S)  # some seconds are left
         embedded.down()
         asked = model.counts()["answered"]
-        await asyncio.to_thread(wait_for, lambda: pending(worker) > 0 and model.counts()["answered"] > asked, 30)
+        await asyncio.to_thread(wait_for, lambda: pending(worker) > 0 and model.counts()["answered"] > asked, WAIT_S)
         code, took_s = await asyncio.to_thread(worker.terminate)
     assert code == 0
     assert took_s < DRAIN_S + CLOSE_S + SLACK_S
     embedded.up()
     with quick.worker(tasks, model.url, kafka=more["kafka"]) as worker:
-        await asyncio.to_thread(wait_for, lambda: worker.lag() == 0, 60)
+        await asyncio.to_thread(wait_for, lambda: worker.lag() == 0, WAIT_S)
         assert worker.terminate()[0] == 0
     assert not (await quick.verdict(topic, settled=True)).broken(crashed=True)
 
