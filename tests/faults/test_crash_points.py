@@ -25,7 +25,8 @@ from workers.audit import Sample, named_source
 from workers.audit.commits import claimed
 from workers.demo.processes import SimulatedModel
 
-LIFE_S = 40.0
+LIFE_S = 90.0
+FED_AGAIN_S = 2.0
 PARTITIONS, KEYS, A_LIFE = 4, 12, 30
 """Records are keyed by far fewer keys than there are records, so that each waits for another; some come per life."""
 SLOW_TAIL, SLOW = "heavy:0.005:0.25:0.1", "heavy:0.1:0.8:0.1"
@@ -39,7 +40,11 @@ NO_ANSWER = SCHEMA | {"properties": SCHEMA["properties"] | {"summary": {"type": 
 REVIEWED = {"ladder": [{"review": {"max_per_hour": 3_600_000}}, {"default": DEFAULT}]}
 
 IN_FLIGHT, SLOTS = 64, 16
-KAFKA = {"session_timeout_s": 1.2, "commit_interval_s": 0.05}
+SESSION_S, LONG_SESSION_S = 1.2, 4.0
+"""The embedded broker lets a worker join after a session, less a second. Where all is to be committed it must not lose
+its place, though the machine may be busy."""
+WAITS = {"revoke_wait_s": 30, "drain_s": 30}
+"""Bounds that no life meets: what is busy ends sooner."""
 GROUPS: dict[str, dict[str, int]] = {
     "record": {"entered": 25, "taken": 4, "decided": 10, "gathered": 10, "send": 4, "enqueued": 4},
     "confirmation": {"produce_sent": 5, "produced": 5, "confirmed": 4, "told": 4, "sent": 10, "acked": 10, "left": 10},
@@ -59,6 +64,8 @@ CHAINS = (("record", "confirmation"), ("outputs",), ("commit", "stop"), ("produc
 
 COMMITTED_ALL = ("revoke_committed", "revoked", "last_committed", "producer_closed", "left_group")
 """Points at which all that was produced is committed as well: the next life repeats nothing."""
+FED = ("record", "confirmation", "commit")
+"""Groups with points that are about batches or commits. How many records each has is chance: more come to the end."""
 
 
 def test_every_point_is_in_a_chain() -> None:
@@ -74,6 +81,7 @@ def crashing() -> Iterator[CrashingWorkers]:
         yield workers
 
 
+@pytest.mark.timeout(600)  # a dozen lives, each a second or two where the machine has time for it
 @pytest.mark.fault("O9", "O11")
 @pytest.mark.parametrize("chain", CHAINS, ids="-".join)
 async def test_a_death_at_any_point_loses_nothing_and_repeats_only_what_was_not_committed(
@@ -84,30 +92,48 @@ async def test_a_death_at_any_point_loses_nothing_and_repeats_only_what_was_not_
     reviewed = "outputs" in chain
     tasks = {TASK: {"input": topic, "max_in_flight": IN_FLIGHT, **(REVIEWED if reviewed else {})}}
     files = {"schema.json": orjson.dumps(NO_ANSWER).decode()} if reviewed else {}
-    more = {"files": files, "model": {"max_in_flight": SLOTS}, "kafka": KAFKA}
+    more = {"files": files, "model": {"max_in_flight": SLOTS}, "worker": WAITS}
     lives = [(group, point, after) for group in chain for point, after in GROUPS[group].items()]
-    config, log = quick.configuration(tasks, model.url, **more), quick.folder / "crashing.log"
+    log, inputs = quick.folder / "crashing.log", 0
     async with sampling(quick.servers, quick.group, topic, TASK) as sampler:
         for life, (group, point, after) in enumerate(lives):
-            await quick.put(topic, found_by(life, group))
+            found = found_by(life, group)
+            await quick.put(topic, found)
             provoke(quick.broker, group)
             asked = model.counts()["requests"]
+            config = quick.configuration(tasks, model.url, kafka=kafka_until(point), **more)
             crashing.begin(config, log, point, after)
             if group == "stop":
                 await asyncio.to_thread(wait_for, partial(calls_since, model, asked), LIFE_S)
                 crashing.signal(signal.SIGTERM)
-            code = await asyncio.to_thread(crashing.exit_code, LIFE_S)
+            dying = asyncio.create_task(asyncio.to_thread(crashing.exit_code, LIFE_S))
+            inputs += len(found) + (await fed_until(dying, quick, topic) if group in FED else 0)
+            code = await dying
             assert code == DIED, f"never at {point} ({code}):\n{log.read_text()[-3_000:]}"
             assert await sampler.now(point)
             await give_up_its_place(quick, last_member(log))
-        with quick.worker(tasks, model.url, **more) as worker:
-            await asyncio.to_thread(wait_for, lambda: worker.lag() == 0, 60, lambda: f"lag {worker.lag()}")
+        with quick.worker(tasks, model.url, kafka=kafka_until(), **more) as worker:
+            await asyncio.to_thread(wait_for, lambda: worker.lag() == 0, LIFE_S, lambda: f"lag {worker.lag()}")
             assert (await asyncio.to_thread(worker.terminate))[0] == 0
     verdict = await quick.verdict(topic, samples=sampler.samples, settled=True)
     assert not verdict.broken(crashed=True)
-    assert verdict.inputs == sum(len(found_by(life, group)) for life, (group, _, _) in enumerate(lives))
+    assert verdict.inputs == inputs
     repeats = await repeated_after(quick, topic, sampler.samples)
     assert not {point: repeats[point] for point in COMMITTED_ALL if repeats[point]}, "all of it was committed"
+
+
+def kafka_until(point: str = "") -> dict[str, float]:
+    """Return the settings of a life that ends there."""
+    return {"session_timeout_s": LONG_SESSION_S if point in COMMITTED_ALL else SESSION_S, "commit_interval_s": 0.05}
+
+
+async def fed_until(dying: asyncio.Task[int], stand: Stand, topic: str) -> int:
+    """Write tickets every other second until the life has ended; return how many."""
+    written = 0
+    while not (await asyncio.wait({dying}, timeout=FED_AGAIN_S))[0]:
+        await stand.put(topic, tickets(A_LIFE, keys=KEYS))
+        written += A_LIFE
+    return written
 
 
 async def give_up_its_place(stand: Stand, member: str) -> None:
