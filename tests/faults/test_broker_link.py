@@ -31,7 +31,7 @@ FAR_S = 0.25
 """One way to the model and as much back: 11 records a second over all slots, and the last one after half a minute."""
 AT_WORK = 20
 """So many are handled when the fault comes."""
-RESUMED_S = 40.0
+RESUMED_S = 20.0
 """10 s are what the catalogue asks for, and what `make faults` holds it to; a loaded machine gets more."""
 PATIENCE_S = 90.0
 THREE_MBIT_BYTES_PER_S = 375_000

@@ -114,9 +114,14 @@ class KafkaCluster:
         await self.nodes[NODES[0]].create_topics(topics, configs, replicas=REPLICAS)
 
     async def leader(self, topic: str, partition: int) -> int:
-        """Return the number of the node that leads a partition, -1 when none does."""
-        [told] = await self._described(topic)
-        return next(int(each["leader"]) for each in told["partitions"] if each["partition"] == partition)
+        """Return the number of the node that leads a partition; wait while none does."""
+        async with asyncio.timeout(ANSWER_S):
+            while True:
+                [told] = await self._described(topic)
+                found = next(int(each["leader"]) for each in told["partitions"] if each["partition"] == partition)
+                if found in NODES:
+                    return found
+                await asyncio.sleep(0.1)
 
     async def in_sync(self, topic: str) -> int:
         """Return how many replicas the partition with the fewest has in sync."""
