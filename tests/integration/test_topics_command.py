@@ -7,7 +7,11 @@ from typer.testing import CliRunner
 
 from tests.support.deployment import configuration
 from tests.support.kafka import KafkaBroker
+from topics.spec import TopicSpec
 from workers.cli.topics import app
+from workers.settings.model import Kafka
+from workers.stream import topic_admin
+from workers.stream.survey import partition_counts
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
@@ -40,6 +44,15 @@ def test_create_then_check(kafka: KafkaBroker, tmp_path: Path) -> None:
     assert (code, said) == (0, "5 topics are as they should be\n")
     code, said = invoke("create", config)
     assert (code, said) == (0, "0 created, 5 were there\n")
+
+
+async def test_what_was_created_is_there(kafka: KafkaBroker) -> None:
+    """Whoever comes directly after it finds the topics: it returns when they are known, not when they are decided."""
+    settings = Kafka(bootstrap_servers=kafka.bootstrap_servers, group_id="g")
+    for _ in range(5):
+        specs = [TopicSpec(name=f"made-{uuid4().hex}", partitions=3, retention_s=60) for _ in range(5)]
+        await topic_admin.create(settings, specs, replication_factor=1)
+        assert await partition_counts(settings, [spec.name for spec in specs]) == {spec.name: 3 for spec in specs}
 
 
 def test_refused_creation_says_why(kafka: KafkaBroker, tmp_path: Path) -> None:

@@ -168,18 +168,19 @@ async def lag_when_settled(kafka: Kafka, partitions: Mapping[str, int], *, timeo
     """Return the lag of the group of `kafka` as the broker has it: as soon as it is 0, else after `timeout_s`.
 
     Lag is the number of offsets between what the group has committed and the ends of these topics; None: the broker
-    did not tell.
+    did not tell. It is asked once at least, however long it took to reach it.
     """
     every = _partitions(partitions)
-    ends_at_s = monotonic_s() + timeout_s
     lag = None
     async with _consumer(kafka, group_id=kafka.group_id) as consumer:
         consumer.assign(every)  # by hand: it does not join the group
-        while lag != 0 and monotonic_s() < ends_at_s:
+        ends_at_s = monotonic_s() + timeout_s
+        while True:
             with contextlib.suppress(KafkaError):
                 lag = await _lag(consumer, every)
-            await asyncio.sleep(LAG_EVERY_S if lag else 0)
-    return lag
+            if lag == 0 or monotonic_s() >= ends_at_s:
+                return lag
+            await asyncio.sleep(LAG_EVERY_S)
 
 
 async def _lag(consumer: AIOKafkaConsumer, every: list[TopicPartition]) -> int:

@@ -1,13 +1,16 @@
 """Topics as the cluster has them, and making those that are missing. For `penstock topics` and `dry-run`."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import IncompatibleBrokerVersion, for_code
 
 from topics.spec import TopicSpec
+from workers.clock import monotonic_s
 from workers.errors import EX_CONFIG, Exit
 from workers.settings.model import Kafka
 from workers.stream import clients
@@ -15,6 +18,9 @@ from workers.stream.survey import partition_counts
 
 TOPIC_ALREADY_EXISTS = 36  # Kafka protocol guide, error codes
 _CREATE_TIMEOUT_MS = 15_000
+SEEN_WITHIN_S = 10.0
+"""Bounded, for a topic that this user may create and not DESCRIBE is never seen."""
+SEEN_EVERY_S = 0.05
 _READ_CONFIGS = {"max.message.bytes": None, "cleanup.policy": None, "retention.ms": None}
 
 
@@ -79,7 +85,7 @@ async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, di
 
 
 async def create(kafka: Kafka, specs: Iterable[TopicSpec], replication_factor: int) -> None:
-    """Create topics; one that exists by now is fine.
+    """Create topics and return when they are there; one that exists by now is fine.
 
     Raises:
         Exit: 78 when the cluster refuses one (rights, replication factor, name), 69 when no broker answers.
@@ -104,3 +110,13 @@ async def create(kafka: Kafka, specs: Iterable[TopicSpec], replication_factor: i
 
     if refused := await clients.until_reachable(kafka, make):
         raise Exit(EX_CONFIG, "not created: " + "; ".join(refused))
+    await clients.until_reachable(kafka, partial(_seen, kafka, {topic.name for topic in topics}))
+
+
+async def _seen(kafka: Kafka, names: set[str]) -> None:
+    """Wait until the cluster knows the topics: a controller answers before the brokers have heard of them."""
+    ends_at_s = monotonic_s() + SEEN_WITHIN_S
+    while True:
+        if not names - (await partition_counts(kafka, names)).keys() or monotonic_s() >= ends_at_s:
+            return
+        await asyncio.sleep(SEEN_EVERY_S)
