@@ -12,7 +12,7 @@ from tests.support.stand import Stand
 from tests.support.topics import New
 
 RECORDS, BAD = 200, 77
-BATCHED = {"dialect": "completions", "max_in_flight": 4, "batch": {"max_records": 8, "linger_s": 0.1}}
+BATCHED = {"dialect": "completions", "max_in_flight": 4, "timeout_s": 20, "batch": {"max_records": 8, "linger_s": 0.1}}
 
 
 def tickets_step(server: FaultServer) -> http.Step:

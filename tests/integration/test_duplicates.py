@@ -13,7 +13,8 @@ async def test_duplicates_are_answered_by_few_calls(quick: Stand, simulate: Simu
     topic = await quick.create()
     await quick.put(topic, [New(key=b"k%d" % n, value=b'{"text": "invoice %d"}' % (n % TEXTS)) for n in range(RECORDS)])
     settings = {"input": topic, "share_calls": True, "cache": {"max_entries": 100}}
-    with quick.worker({"triage": settings}, simulate(latency="const:0.2").url) as worker:
+    model = simulate(latency="const:0.2")
+    with quick.worker({"triage": settings}, model.url, model={"timeout_s": 20}) as worker:
         worker.wait_finished(RECORDS)
         assert worker.terminate()[0] == 0
     found = await quick.verdict(topic)

@@ -11,7 +11,9 @@ from tests.support.stand import TASK, Simulate, Stand, tickets
 from workers.errors import EX_CONFIG, EX_UNAVAILABLE
 
 
-def settings(broker: SecuredKafka, folder: Path, password: str = PASSWORD, **security: Any) -> dict[str, Any]:
+def settings(
+    broker: SecuredKafka, folder: Path, password: str = PASSWORD, *, startup_timeout_s: float = 2, **security: Any
+) -> dict[str, Any]:
     """Return the `kafka` part of a configuration; the password is in a file, as a secret would be."""
     secret = folder / "password"
     secret.write_text(f"{password}\n")
@@ -19,7 +21,7 @@ def settings(broker: SecuredKafka, folder: Path, password: str = PASSWORD, **sec
     return {
         "bootstrap_servers": broker.secure_servers,
         "security": known | {"password": f"${{file:{secret}}}"} | security,
-        "startup_timeout_s": 2,
+        "startup_timeout_s": startup_timeout_s,
     }
 
 
@@ -31,7 +33,7 @@ async def test_records_flow_over_tls_and_sasl(
     stand = Stand(secured, tmp_path)
     topic, model = await stand.create(), simulate(latency="const:0.02")
     await stand.put(topic, tickets(100))
-    kafka = settings(secured, tmp_path, sasl_mechanism=mechanism)
+    kafka = settings(secured, tmp_path, startup_timeout_s=60, sasl_mechanism=mechanism)
     with stand.worker({TASK: {"input": topic}}, model.url, kafka=kafka) as worker:
         worker.wait_finished(100)
         assert worker.terminate()[0] == 0
