@@ -33,7 +33,7 @@ async def test_two_replicas_share_a_budget_and_the_ladder_does_the_rest(real: St
         wait_for(lambda: [one.metric(SHARES), two.metric(SHARES)] == [2, 2], 60)
         await real.put(topic, tickets(RECORDS))
         wait_for(lambda: sum(w.metric(r"penstock_records_total\b") for w in (one, two)) == RECORDS, 90)
-        wait_for(lambda: min(w.metric(SPENT) for w in (one, two)) >= 1, 10)
+        wait_for(lambda: min(w.metric(SPENT) for w in (one, two)) >= 1, 60)
         counted_usd = one.metric(COST) + two.metric(COST)
         assert one.not_ready() == two.not_ready() == ""
         assert (one.terminate()[0], two.terminate()[0]) == (0, 0)

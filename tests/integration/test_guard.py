@@ -23,7 +23,7 @@ async def test_a_template_that_always_fails_pauses_its_task(stand: Stand, simula
         wait_for(lambda: "task bad is paused" in worker.not_ready(), 60, worker.not_ready)
         assert "no_such_field" in worker.not_ready()
         wait_for(lambda: worker.metric('penstock_records_total{.*task="good"') == 300, 60)
-        wait_for(lambda: worker.metric('penstock_task_held{reason="guard",task="bad"') == 1, 10)
+        wait_for(lambda: worker.metric('penstock_task_held{reason="guard",task="bad"') == 1, 60)
         assert worker.get("/livez")[0] == 200
         assert worker.terminate()[0] == 0
     letters = await stand.read(bad, "dlq", "bad")
