@@ -164,7 +164,7 @@ async def test_no_broker(verb: str, expected: int, tmp_path: Path) -> None:
 
 async def test_run_without_a_broker(tmp_path: Path) -> None:
     """The worker says why while it waits, not only when it gives up with 69."""
-    config = configured(tmp_path, NOWHERE, kafka={"startup_timeout_s": 2})
+    config = configured(tmp_path, NOWHERE, kafka={"startup_timeout_s": 5})
     code, lines = await said("run", config, folder=tmp_path)
     logged = [orjson.loads(line) for line in lines]
     waiting = [line["why"] for line in logged if line["event"] == "broker_unreachable"]
@@ -290,15 +290,9 @@ async def test_https_for_a_server_that_speaks_http(tmp_path: Path) -> None:
 async def logged(config: Path, folder: Path, event: str) -> dict[str, Any]:
     """Run the worker until it logs this event; return the first such line."""
     with WorkerProcess(config, folder / "log") as worker:
-
-        def lines() -> list[dict[str, Any]]:
-            """Return the lines of this event."""
-            every = [orjson.loads(line) for line in worker.log.read_text().splitlines()]
-            return [line for line in every if line["event"] == event]
-
-        await asyncio.to_thread(wait_for, lines, SAY_S, worker.tail)
+        await asyncio.to_thread(wait_for, lambda: worker.logged(event), SAY_S, worker.tail)
         await asyncio.to_thread(worker.terminate)
-        return lines()[0]
+        return worker.logged(event)[0]
 
 
 async def test_run_with_a_wrong_model_name(kafka: KafkaBroker, tmp_path: Path) -> None:

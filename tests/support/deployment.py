@@ -16,7 +16,6 @@ import orjson
 import yaml
 
 PENSTOCK = Path(sys.executable).with_name("penstock")
-
 ANSWER_S = 30.0
 """What a probe gets to answer: it does so in milliseconds, but a machine may have no time for it."""
 
@@ -161,6 +160,11 @@ class WorkerProcess:
         own = self.log.read_bytes()[self.log_begins_at :]
         found = re.findall(rb'"event":"started".*?"http_port":(\d+)[,}]', own)
         return int(found[-1]) if found else None
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return the lines of its log that tell of this event; the last line of all may be half written, and waits."""
+        whole, _, _ = self.log.read_bytes().rpartition(b"\n")
+        return [orjson.loads(line) for line in whole.splitlines() if b'"event":"%b"' % event.encode() in line]
 
     def get(self, path: str) -> tuple[int, str]:
         """Ask its probes; (0, '') when nothing answers."""
