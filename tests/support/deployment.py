@@ -67,7 +67,8 @@ def configuration(
             **(kafka or {}),
         },
         "worker": {"drain_s": 5, "http": {"port": 0}, **(worker or {})},
-        "models": {"small": small} | {name: small | other for name, other in (models or {}).items()},
+        "models": {"small": _patient(small)}
+        | {name: _patient(small | other) for name, other in (models or {}).items()},
         "tasks": {
             name: {
                 "model": "small",
@@ -83,6 +84,11 @@ def configuration(
     path = folder / "penstock.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
+
+
+def _patient(model: dict[str, Any]) -> dict[str, Any]:
+    """Let connecting take as long as a call. A busy worker is late itself, and late connections open the breaker."""
+    return {"connect_timeout_s": model["timeout_s"], **model}
 
 
 @dataclass
