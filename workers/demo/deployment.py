@@ -22,6 +22,9 @@ MAX_REVIEWS_PER_HOUR = 15
 DRAIN_S = 10.0
 STARTUP_S = 15.0
 RETENTION_S = 86_400
+PATIENCE = {"timeout_s": 3.0, "connect_timeout_s": 3.0}
+"""Everything runs on one machine: while that is busy, nothing shall look like an outage but the one that is played."""
+
 REAL_MODEL = {"timeout_s": 10.0, "dialect": "openai"}
 """A real model may be a small one on a CPU; and every server speaks OpenAI's dialect."""
 
@@ -94,6 +97,7 @@ def deploy(
 def _set_model(model: dict[str, Any], task: dict[str, Any], url: str, real_model: str | None) -> None:
     (endpoint,) = model["endpoints"]
     endpoint["url"] = url
+    model |= PATIENCE
     if real_model is not None:
         model |= REAL_MODEL | {"model": real_model}
         endpoint["max_in_flight"] = REAL_MODEL_SLOTS
