@@ -19,6 +19,8 @@ from workers.demo.tickets import load_tickets
 
 DEMO_S = 120
 """On a busy machine; the demo ends by itself before."""
+NOTICED_S = 30
+"""A demo that went on without its worker would take 39 s: 8.7 s of tickets, 10 s for what is not seen, 20 s of lag."""
 
 
 class Demo:
@@ -111,8 +113,8 @@ def test_an_interrupted_demo_leaves_no_process_behind(tmp_path: Path, number: si
     demo.wait_said("the worker has joined its group")
     assert len(demo.processes()) == 4, demo.processes()
     demo.process.send_signal(number)
-    assert demo.process.wait(20) == code, demo.said()
-    wait_for(lambda: not demo.processes(), 10, lambda: f"still there: {demo.processes()}")
+    assert demo.process.wait(60) == code, demo.said()
+    wait_for(lambda: not demo.processes(), 60, lambda: f"still there: {demo.processes()}")
     if number != signal.SIGKILL:
         assert list(demo.temporary.iterdir()) == []
         assert "Traceback" not in demo.said()
@@ -126,7 +128,7 @@ def test_a_worker_that_dies_fails_the_demo(tmp_path: Path) -> None:
     os.kill(worker, signal.SIGKILL)
     began_s = time.monotonic()
     assert demo.process.wait(DEMO_S) == 1, demo.said()
-    assert time.monotonic() - began_s < 20
+    assert time.monotonic() - began_s < NOTICED_S
     summary = orjson.loads(demo.stdout.read_bytes())
     assert summary["ok"] is False
     assert "the worker ended by itself with exit code -9" in summary["problems"][0]
