@@ -18,6 +18,7 @@ from workers.demo.processes import LIFETIME_S, SimulatedModel
 from workers.settings.model import Kafka
 
 TASK = "t"
+FED_AHEAD, FED_EVERY_S = 600, 0.1
 ENDS = ("enriched", "fallback", "dlq")
 """The topics in which a record ends (a review copy is a copy)."""
 
@@ -87,6 +88,17 @@ class Stage:
                 for number in range(first, first + count)
             ],
         )
+
+    async def feed(self, enough: asyncio.Event, *, keys: int = 100, ahead: int = FED_AHEAD) -> int:
+        """Write records until it is enough, so that about `ahead` are never finished; return how many there are."""
+        count = 0
+        while not enough.is_set():
+            finished = sum(offset for offset, _ in (await self.committed()).values())
+            if (missing := finished + ahead - count) > 0:
+                await self.produce(missing, keys=keys, first=count)
+                count += missing
+            await asyncio.sleep(FED_EVERY_S)
+        return count
 
     async def verdict(self, **asked: Any) -> Verdict:
         """What became of every record; see `verdict_of` for what may be asked."""
