@@ -11,6 +11,7 @@ from tests.support.stage import TASK, Stage
 
 RECORDS, PARTITIONS, SLOTS = 20_000, 12, 128
 COMMIT_INTERVAL_S = 0.2
+WORK_S = 150.0
 
 
 @pytest.mark.fault("P2")
@@ -28,11 +29,11 @@ async def test_two_workers_are_killed_in_turn(kafka: KafkaBroker, tmp_path: Path
         workers = {name: stage.worker(name) for name in ("a", "b")}
         async with flow_of(kafka.bootstrap_servers, f"{stage.topic}.{TASK}.enriched", PARTITIONS) as flow:
             for share, name in ((0.3, "a"), (0.6, "b")):
-                await flow.until_total(share * RECORDS, 60)
+                await flow.until_total(share * RECORDS, WORK_S)
                 workers[name].kill()
                 workers[name] = stage.worker(name)
             began_s = time.monotonic()
-            await flow.until_total(0.9 * RECORDS, 60)
+            await flow.until_total(0.9 * RECORDS, WORK_S)
             rate_per_s = 0.3 * RECORDS / (time.monotonic() - began_s)
             await stage.wait_committed(RECORDS)
         verdict = await stage.verdict()
