@@ -25,6 +25,7 @@ import workers.cli.run  # what a fork shall not have to import
 from workers.cli import main
 from workers.stream import broken_writes, lane
 from workers.stream.accumulator import Accumulator
+from workers.stream.assignment import Assignment
 from workers.stream.commits import Commits
 from workers.stream.intake import Intake
 from workers.stream.lane import Lane
@@ -58,12 +59,12 @@ def _request(kind: str) -> Callable[..., bool]:
     return lambda _, request, *__: type(request).__name__.startswith(kind)
 
 
-def _working(intake: Intake, *_: Any) -> bool:
-    return not intake._stopping
+def _working(assignment: Assignment, *_: Any) -> bool:
+    return not assignment.stopping
 
 
-def _stopping(intake: Intake, *_: Any) -> bool:
-    return not _working(intake)
+def _stopping(assignment: Assignment, *_: Any) -> bool:
+    return assignment.stopping
 
 
 def _idempotent(*_: Any, idempotent: bool = True) -> bool:
@@ -118,19 +119,19 @@ POINTS = {
     "alone_enqueued": Point("it is on its way alone", Outgoings, "_batch_of_one", "after"),
     "alone_sent": Point("it is confirmed alone, not acked", Outgoings, "_send_alone", "after"),
     # A rebalance.
-    "revoking": Point("partitions leave, everything still runs", Intake, "on_partitions_revoked", "before"),
-    "settled": Point("what was busy has ended, it is not committed", Intake, "settle", "after", _working),
-    "revoke_committed": Point("it is committed, the ledgers are open", Intake, "_last_commit", "after", _working),
-    "revoked": Point("the partitions are let go, the callback returns", Intake, "on_partitions_revoked", "after"),
-    "assigned": Point("partitions came, nothing is read about them", Intake, "on_partitions_assigned", "before"),
+    "revoking": Point("partitions leave, everything still runs", Assignment, "on_partitions_revoked", "before"),
+    "settled": Point("what was busy has ended, it is not committed", Assignment, "settle", "after", _working),
+    "revoke_committed": Point("it is committed, the ledgers are open", Assignment, "_last_commit", "after", _working),
+    "revoked": Point("the partitions are let go, the callback returns", Assignment, "on_partitions_revoked", "after"),
+    "assigned": Point("partitions came, nothing is read about them", Assignment, "on_partitions_assigned", "before"),
     "loaded": Point("what was committed is read, the ledgers do not stand", Offsets, "ledgers_for", "after"),
-    "begun": Point("the ledgers stand, nothing is fetched", Intake, "_load", "after"),
+    "begun": Point("the ledgers stand, nothing is fetched", Assignment, "_load", "after"),
     # The end.
-    "terminated": Point("SIGTERM came, the intake still runs", Intake, "stop", "before"),
-    "drained": Point("what was busy has ended, it is not committed", Intake, "settle", "after", _stopping),
-    "last_committed": Point("the last commit is done, nothing is closed", Intake, "last_commit", "after"),
+    "terminated": Point("SIGTERM came, records are still fetched", Assignment, "stop", "before"),
+    "drained": Point("what was busy has ended, it is not committed", Assignment, "settle", "after", _stopping),
+    "last_committed": Point("the last commit is done, nothing is closed", Assignment, "last_commit", "after"),
     "producer_closed": Point("the producers are closed, the group is not left", Outgoings, "close", "after"),
-    "left_group": Point("the group is left, the process is not over", Intake, "leave", "after"),
+    "left_group": Point("the group is left, the process is not over", Assignment, "leave", "after"),
 }
 """Where it dies: what has happened there, and what has not."""
 

@@ -18,8 +18,10 @@ from workers.records import Outgoing
 from workers.settings.model import Kafka, Settings, Worker
 from workers.settings.servers import ModelSettings
 from workers.settings.slots import window_of
+from workers.stream.assignment import Assignment
 from workers.stream.commits import Commits
-from workers.stream.intake import Feed, Intake
+from workers.stream.feed import Feed
+from workers.stream.intake import Intake
 from workers.stream.lane import Lane
 from workers.stream.ledger import Ledger
 from workers.stream.offsets import Offsets
@@ -171,8 +173,8 @@ class MemoryOffsets(Offsets):
         return {tp: self._consumer.stored.get(tp, (-1, "")) for tp in assigned}
 
 
-class MemoryIntake(Intake):
-    """An intake over memory; `load_gate` holds up the reading of commits."""
+class MemoryAssignment(Assignment):
+    """An assignment over memory; `load_gate` holds up the reading of commits."""
 
     def __init__(self, settings: Settings, consumer: LogConsumer, feeds: Mapping[str, Feed], commits: Commits) -> None:
         super().__init__(settings, consumer, feeds, commits)
@@ -212,18 +214,19 @@ class Rig:
         feed = Feed(self.lane, self.channel.put, self.channel.qsize)
         retries = dict.fromkeys(self.lane_task.retry_topics(), replace(feed, delay_s=limits.retry_delay_s))
         self.commits = Commits(self.consumer, "cluster")
-        self.intake = MemoryIntake(settings, self.consumer, {TOPIC: feed, **retries}, self.commits)
+        self.assignment = MemoryAssignment(settings, self.consumer, {TOPIC: feed, **retries}, self.commits)
+        self.intake = Intake(self.consumer, self.assignment)
         self._tasks = [asyncio.create_task(self.intake.pump()), asyncio.create_task(self._agent())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.intake.stop()
+        self.assignment.stop()
         self.lane.abandon()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.intake.failure.done():
-            self.intake.failure.exception()
+        if self.assignment.failure.done():
+            self.assignment.failure.exception()
 
     async def _agent(self) -> None:
         while True:
@@ -245,17 +248,17 @@ class Rig:
         tps = [TopicPartition(TOPIC, partition) for partition in partitions]
         tps += [TopicPartition(RETRY_TOPIC, partition) for partition in retry]
         self.consumer.assign(tps)
-        await self.intake.on_partitions_assigned(tps)
+        await self.assignment.on_partitions_assigned(tps)
         if settle:
-            await until(lambda: self.intake.settled)
+            await until(lambda: self.assignment.settled)
 
     async def revoke(self) -> None:
         """End the generation."""
-        await self.intake.on_partitions_revoked(list(self.consumer.positions))
+        await self.assignment.on_partitions_revoked(list(self.consumer.positions))
 
     def ledger(self, partition: int) -> Ledger:
         """The ledger of a partition now."""
-        return self.intake.ledgers[TopicPartition(TOPIC, partition)]
+        return self.assignment.ledgers[TopicPartition(TOPIC, partition)]
 
     def position(self, partition: int) -> int:
         """What was committed for a partition, -1 for nothing."""
@@ -263,7 +266,7 @@ class Rig:
 
     async def commit(self) -> None:
         """Commit what changed."""
-        await self.commits.commit(list(self.intake.ledgers.values()))
+        await self.commits.commit(list(self.assignment.ledgers.values()))
 
     def offsets_done(self, partition: int = 0) -> list[int]:
         """The offsets of this partition whose output was confirmed, in that order."""

@@ -13,7 +13,7 @@ from faust.app.base import BootStrategy
 from mode import Service
 
 from workers.log import get_logger
-from workers.stream.intake import Feed
+from workers.stream.feed import Feed
 from workers.stream.lane import Lane
 from workers.stream.window import Delivery
 

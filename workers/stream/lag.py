@@ -11,6 +11,7 @@ from workers import metrics
 from workers.clock import monotonic_s, wall_s
 from workers.errors import EX_SOFTWARE, Exit
 from workers.log import get_logger
+from workers.stream.assignment import Assignment
 from workers.stream.intake import Intake
 from workers.stream.lane import HOLDS
 
@@ -34,8 +35,17 @@ class Reach:
 class Lag:
     """Samples the queue every 2 s, also while the worker is full and when nothing arrives."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, intake: Intake, *, clock: Callable[[], float] = monotonic_s) -> None:
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        assignment: Assignment,
+        intake: Intake,
+        *,
+        clock: Callable[[], float] = monotonic_s,
+    ) -> None:
         self._consumer = consumer
+        self._assignment = assignment
+        self._feeds = assignment.feeds
         self._intake = intake
         self._clock = clock
         self._shown: set[TopicPartition] = set()
@@ -61,7 +71,7 @@ class Lag:
 
     async def _reach(self) -> Mapping[TopicPartition, Reach]:
         """Return how far each partition reaches and has been read; nothing while the broker does not answer."""
-        asking = asyncio.ensure_future(self._asked(list(self._intake.ledgers)))
+        asking = asyncio.ensure_future(self._asked(list(self._assignment.ledgers)))
         done, _ = await asyncio.wait({asking}, timeout=ANSWER_MAX_S)
         if not done:
             asking.cancel()
@@ -79,42 +89,42 @@ class Lag:
 
     def _sample_lag(self, reach: Mapping[TopicPartition, Reach]) -> None:
         self._sample_retries(reach)
-        ledgers = {tp: ledger for tp, ledger in self._intake.ledgers.items() if self._delay_s(tp) is None}
+        ledgers = {tp: ledger for tp, ledger in self._assignment.ledgers.items() if self._delay_s(tp) is None}
         for tp in self._shown - set(ledgers):
             metrics.LAG.remove(tp.topic, str(tp.partition))
             metrics.COMMIT_GAP.remove(tp.topic, str(tp.partition))
         known = ledgers.keys() & reach.keys()
         self._shown = self._shown & set(ledgers) | known
         for tp in known:
-            committed = self._intake.commits.committed.get(tp, ledgers[tp].position)
+            committed = self._assignment.commits.committed.get(tp, ledgers[tp].position)
             metrics.LAG.labels(tp.topic, str(tp.partition)).set(max(0, reach[tp].end - committed))
             metrics.COMMIT_GAP.labels(tp.topic, str(tp.partition)).set(ledgers[tp].gap())
 
     def _delay_s(self, tp: TopicPartition) -> float | None:
         """Return the delay of a retry topic, None for an input."""
-        return self._intake.feeds[tp.topic].delay_s
+        return self._feeds[tp.topic].delay_s
 
     def _sample_retries(self, reach: Mapping[TopicPartition, Reach]) -> None:
         """What waits in retry topics is there on purpose: it has series of its own, and is no lag."""
-        ledgers = {tp: ledger for tp, ledger in self._intake.ledgers.items() if self._delay_s(tp) is not None}
-        for feed in self._intake.feeds.values():
+        ledgers = {tp: ledger for tp, ledger in self._assignment.ledgers.items() if self._delay_s(tp) is not None}
+        for feed in self._feeds.values():
             if feed.delay_s is None:
                 continue
             name = feed.lane.task.name
-            mine = {tp: ledger for tp, ledger in ledgers.items() if self._intake.feeds[tp.topic].lane is feed.lane}
+            mine = {tp: ledger for tp, ledger in ledgers.items() if self._feeds[tp.topic].lane is feed.lane}
             oldest_ms = feed.lane.oldest_timestamp_ms(mine.values())
             overdue_s = wall_s() - oldest_ms / 1000 - feed.delay_s if oldest_ms else 0.0
             metrics.RETRY_OVERDUE_S.labels(name).set(max(0.0, overdue_s))
             if mine.keys() <= reach.keys():
-                committed = {tp: self._intake.commits.committed.get(tp, at.position) for tp, at in mine.items()}
+                committed = {tp: self._assignment.commits.committed.get(tp, at.position) for tp, at in mine.items()}
                 metrics.RETRY_LAG.labels(name).set(sum(max(0, reach[tp].end - committed[tp]) for tp in mine))
 
     def _sample_lanes(self) -> None:
-        ledgers = self._intake.ledgers
-        feeds = {feed.lane: feed for feed in self._intake.feeds.values()}
+        ledgers = self._assignment.ledgers
+        feeds = {feed.lane: feed for feed in self._feeds.values()}
         for lane, feed in feeds.items():
             name, window = lane.task.name, lane.window
-            inputs = {topic for topic, feed in self._intake.feeds.items() if feed.lane is lane and feed.delay_s is None}
+            inputs = {topic for topic, feed in self._feeds.items() if feed.lane is lane and feed.delay_s is None}
             mine = [ledger for tp, ledger in ledgers.items() if tp.topic in inputs]
             oldest_ms = lane.oldest_timestamp_ms(mine)
             metrics.OLDEST_UNFINISHED_S.labels(name).set(max(0.0, wall_s() - oldest_ms / 1000) if oldest_ms else 0.0)
@@ -130,7 +140,7 @@ class Lag:
             if lane.task.budget is not None:
                 for kind, ratio in lane.task.budget.spent_ratios().items():
                     metrics.BUDGET_SPENT_RATIO.labels(name, kind).set(ratio)
-        for topic in self._intake.feeds:
+        for topic in self._feeds:
             metrics.ASSIGNED_PARTITIONS.labels(topic).set(sum(tp.topic == topic for tp in ledgers))
 
     def _watch(self, reach: Mapping[TopicPartition, Reach]) -> None:

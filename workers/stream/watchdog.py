@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from workers.clock import monotonic_s
 from workers.errors import EX_SOFTWARE, Exit
 from workers.log import get_logger
-from workers.stream.intake import Intake
+from workers.stream.assignment import Assignment
 from workers.stream.lag import Lag
 
 LOOK_EVERY_S = 5.0
@@ -31,19 +31,19 @@ class Watchdog:
 
     def __init__(
         self,
-        intake: Intake,
+        assignment: Assignment,
         lag: Lag,
         answers: Callable[[], Awaitable[object]],
         request_timeout_s: float,
         *,
         clock: Callable[[], float] = monotonic_s,
     ) -> None:
-        self._intake = intake
+        self._assignment = assignment
         self._lag = lag
         self._answers = answers
         self._stuck_s = STUCK_S + request_timeout_s
         self._clock = clock
-        self._generation = intake.generation
+        self._generation = assignment.generation
         self._settled_at_s = clock()
         self._answered_looks = 0
 
@@ -64,8 +64,8 @@ class Watchdog:
             Exit: 70 when the fresh one has been answered at every look for so long that this one should have been.
         """
         now_s = self._clock()
-        if self._intake.settled or self._intake.generation != self._generation:
-            self._generation, self._settled_at_s = self._intake.generation, now_s
+        if self._assignment.settled or self._assignment.generation != self._generation:
+            self._generation, self._settled_at_s = self._assignment.generation, now_s
         quiet_s = max(self._lag.silent_s(), now_s - self._settled_at_s)
         if quiet_s < QUIET_S or not await self._well():
             self._answered_looks = 0

@@ -21,6 +21,7 @@ from workers.settings.model import Settings
 from workers.settings.slots import window_of
 from workers.stream import app as faust_app
 from workers.stream import client_tasks, clients, cluster
+from workers.stream.assignment import Assignment
 from workers.stream.commits import Commits
 from workers.stream.intake import Intake
 from workers.stream.lag import Lag
@@ -47,7 +48,7 @@ class Worker:
         self._models = models
         self._lanes: dict[str, Lane] = {}
         self._outgoings: Outgoings | None = None
-        self._intake: Intake | None = None
+        self._assignment: Assignment | None = None
         self._lag: Lag | None = None
         self._app: faust_app.App | None = None
         self._terminate = asyncio.Event()
@@ -62,7 +63,7 @@ class Worker:
         """Return every reason why this replica does not do its work now."""
         if self._terminate.is_set():
             return ["draining"]
-        if self._intake is None or not self._intake.settled:
+        if self._assignment is None or not self._assignment.settled:
             return ["waiting for the group's assignment"]
         reasons = [reason for lane in self._lanes.values() for reason in lane.reasons_not_ready()]
         if self._outgoings is not None and self._outgoings.pending_s() > self._settings.kafka.send_timeout_s:
@@ -152,11 +153,12 @@ class Worker:
             feed = faust_app.add_agent(app, lane, self._fail)
             feeds.update(dict.fromkeys(task.settings.input, feed))
             feeds.update(dict.fromkeys(task.retry_topics(), replace(feed, delay_s=task.settings.retry_delay_s)))
-        self._intake = intake = Intake(self._settings, consumer, feeds, commits)
-        intake.failure.add_done_callback(self._part_failed)
-        self._lag = Lag(consumer, intake)
+        self._assignment = assignment = Assignment(self._settings, consumer, feeds, commits)
+        assignment.failure.add_done_callback(self._part_failed)
+        intake = Intake(consumer, assignment)
+        self._lag = Lag(consumer, assignment, intake)
         watchdog = Watchdog(
-            intake,
+            assignment,
             self._lag,
             partial(cluster.answers, kafka, inputs, found.partitions),
             clients.request_timeout_s(self._settings),
@@ -165,7 +167,7 @@ class Worker:
             app,
             {
                 "pump": intake.pump,
-                "commits": lambda: commits.run(kafka.commit_interval_s, lambda: list(intake.ledgers.values())),
+                "commits": lambda: commits.run(kafka.commit_interval_s, lambda: list(assignment.ledgers.values())),
                 "lag": self._lag.run,
                 "watchdog": watchdog.run,
                 "garbage": garbage.collect,
@@ -177,7 +179,7 @@ class Worker:
         await app.start()
         app.flow_control.resume()
         garbage.spare_what_is_there()  # before the group counts on this loop
-        consumer.subscribe(list(feeds), listener=intake)
+        consumer.subscribe(list(feeds), listener=assignment)
         await self._join(consumer)
 
     async def _join(self, consumer: AIOKafkaConsumer) -> None:
@@ -200,18 +202,18 @@ class Worker:
         )
 
     async def _stop(self) -> None:
-        """Intake, drain, last commit, and then everything else at once; each step bounded, none skipped."""
+        """No more fetches, drain, last commit, and then everything else at once; each step bounded, none skipped."""
         parts: dict[str, Callable[[], Awaitable[object]]] = {"probes": self._probes.close}
         parts |= {f"model {model.name}": model.close for model in self._models}
         if self._outgoings is not None:
             parts["producer"] = self._outgoings.close
         if self._app is not None:
             parts["app"] = self._app.stop
-        if self._intake is not None:
-            parts["consumer"] = self._intake.leave
-            self._intake.stop()
-            left = await self._intake.settle(self._settings.worker.drain_s)
-            await self._intake.last_commit()
+        if self._assignment is not None:
+            parts["consumer"] = self._assignment.leave
+            self._assignment.stop()
+            left = await self._assignment.settle(self._settings.worker.drain_s)
+            await self._assignment.last_commit()
             for lane in self._lanes.values():
                 lane.abandon()
             log.info("drained", left=left)

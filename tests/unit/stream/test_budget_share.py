@@ -59,7 +59,7 @@ async def test_under_hold_the_task_is_held_and_the_replica_stays_ready() -> None
         assert rig.lane.held_by() == {"budget": said}
         assert rig.lane.reasons_not_ready() == []
         assert len(rig.sink.sent) == 1
-        Lag(rig.consumer, rig.intake)._sample_lanes()
+        Lag(rig.consumer, rig.assignment, rig.intake)._sample_lanes()
         labels = {"task": "ticket_triage"}
         shown = {
             reason: metrics.REGISTRY.get_sample_value("penstock_task_held", labels | {"reason": reason})

@@ -12,7 +12,7 @@ async def test_an_error_between_generations_is_taken() -> None:
         await rig.revoke()
         rig.consumer.errors.append(KafkaError("FENCED_INSTANCE_ID, to aiokafka an unknown error"))
         await until(lambda: not rig.consumer.errors)
-        assert not rig.intake.settled
+        assert not rig.assignment.settled
         rig.write(0, range(10))
         await rig.assign(0)
         await until(lambda: rig.offsets_done() == list(range(10)))

@@ -17,6 +17,7 @@ from aiokafka.errors import (
 
 from tests.support.memory import BOUND_S, TOPIC, Fetched, Rig, until
 from workers.errors import EX_CONFIG, EX_SOFTWARE, Exit
+from workers.stream.assignment import Assignment
 from workers.stream.commit_metadata import decode, encode
 from workers.stream.intake import FAILURES_MAX, Intake
 
@@ -91,12 +92,12 @@ async def test_a_fetch_that_comes_before_the_ledgers_loses_nothing() -> None:
         await until(lambda: rig.consumer.held)
         rig.write(0, range(10))
         await rig.revoke()
-        rig.intake.load_gate.clear()
+        rig.assignment.load_gate.clear()
         await rig.assign(0, settle=False)
         rig.consumer.fetch_gate.set()
         await until(lambda: rig.consumer.positions[TP] == 10)
         assert not rig.sink.sent
-        rig.intake.load_gate.set()
+        rig.assignment.load_gate.set()
         await until(lambda: len(rig.sink.sent) == 10)
 
 
@@ -105,16 +106,16 @@ async def test_ledgers_that_come_after_the_revoke_are_not_used() -> None:
     async with Rig() as rig:
         rig.consumer.stored[TP] = (3, "")
         rig.write(0, range(10))
-        rig.intake.load_gate.clear()
+        rig.assignment.load_gate.clear()
         await rig.assign(0, settle=False)
         await asyncio.sleep(0)
         await rig.revoke()
-        rig.intake.load_gate.set()
+        rig.assignment.load_gate.set()
         rig.consumer.positions = {TP: 9}
         for _ in range(20):
             await asyncio.sleep(0)
-        assert rig.intake.ledgers == {}
-        assert not rig.intake.settled
+        assert rig.assignment.ledgers == {}
+        assert not rig.assignment.settled
         assert rig.consumer.positions == {TP: 9}
 
 
@@ -273,23 +274,23 @@ async def test_a_revoke_that_fails_ends_the_worker_and_lets_go() -> None:
         rig.write(0, range(5))
         await rig.assign(0)
         ledger = rig.ledger(0)
-        rig.intake.settle = broken  # type: ignore[method-assign]
+        rig.assignment.settle = broken  # type: ignore[method-assign]
         await rig.revoke()
         assert ledger.closed
-        assert rig.intake.ledgers == {}
-        assert isinstance(rig.intake.failure.exception(), Broken)
+        assert rig.assignment.ledgers == {}
+        assert isinstance(rig.assignment.failure.exception(), Broken)
 
 
 async def test_a_commit_that_hangs_does_not_hold_the_rebalance(monkeypatch: pytest.MonkeyPatch) -> None:
     """B1: with the broker away the partitions go all the same, and the request is not left behind."""
-    monkeypatch.setattr("workers.stream.intake.REVOKE_COMMIT_S", 0.05)
+    monkeypatch.setattr("workers.stream.assignment.REVOKE_COMMIT_S", 0.05)
     async with Rig() as rig:
         rig.write(0, range(5))
         await rig.assign(0)
         await until(lambda: rig.ledger(0).position == 5)
         rig.consumer.commit = asyncio.Event().wait  # type: ignore[assignment, method-assign]
         await asyncio.wait_for(rig.revoke(), BOUND_S)
-        assert rig.intake.ledgers == {}
+        assert rig.assignment.ledgers == {}
 
 
 async def test_offsets_that_retention_removed_are_reported() -> None:
@@ -298,8 +299,8 @@ async def test_offsets_that_retention_removed_are_reported() -> None:
         rig.write(0, range(50, 60))
         rig.consumer.stored[TP] = (7, "")
         await rig.assign(0, settle=False)
-        await until(rig.intake.failure.done)
-        error = rig.intake.failure.exception()
+        await until(rig.assignment.failure.done)
+        error = rig.assignment.failure.exception()
         assert isinstance(error, Exit)
         assert error.code == EX_CONFIG
         assert "offsets 7 to 49 are gone" in str(error)
@@ -381,10 +382,10 @@ async def test_an_idle_worker_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> 
     rounds = 0
     one_round = Intake._round
 
-    async def counted(intake: Intake, epoch: int) -> bool:
+    async def counted(intake: Intake) -> bool:
         nonlocal rounds
         rounds += 1
-        return await one_round(intake, epoch)
+        return await one_round(intake)
 
     monkeypatch.setattr(Intake, "_round", counted)
     async with Rig(task={"max_in_flight": 8}) as rig:
@@ -459,7 +460,7 @@ async def test_stop_ends_the_pump_also_at_a_shut_gate() -> None:
     """A worker that is told to stop while it waits for its assignment stops."""
     async with Rig() as rig:
         await asyncio.sleep(0)
-        rig.intake.stop()
+        rig.assignment.stop()
         await asyncio.wait_for(rig.pump, BOUND_S)
 
 
@@ -470,12 +471,12 @@ async def test_a_drain_during_a_rebalance_ends() -> None:
         rig.write(0, range(4))
         await rig.assign(0)
         await until(lambda: len(rig.model.calls) == 4)
-        rig.intake.stop()
-        drain = asyncio.create_task(rig.intake.settle(0.3))
+        rig.assignment.stop()
+        drain = asyncio.create_task(rig.assignment.settle(0.3))
         await asyncio.wait_for(rig.revoke(), BOUND_S)
         await rig.assign(0)
         await asyncio.wait_for(drain, BOUND_S)
-        await asyncio.wait_for(rig.intake.last_commit(), BOUND_S)
+        await asyncio.wait_for(rig.assignment.last_commit(), BOUND_S)
         rig.model.gate.set()
         await until(lambda: rig.window.count == 0)
         assert not rig.sink.sent
@@ -485,12 +486,12 @@ async def test_a_drain_during_a_rebalance_ends() -> None:
 async def test_stop_while_the_ledgers_are_read_ends() -> None:
     """P1: a load that gets no answer holds nothing up; the last commit has nothing to write."""
     async with Rig() as rig:
-        rig.intake.load_gate.clear()
+        rig.assignment.load_gate.clear()
         await rig.assign(0, settle=False)
-        rig.intake.stop()
-        await asyncio.wait_for(rig.intake.settle(1.0), BOUND_S)
-        await asyncio.wait_for(rig.intake.last_commit(), BOUND_S)
-        await rig.intake.leave()
+        rig.assignment.stop()
+        await asyncio.wait_for(rig.assignment.settle(1.0), BOUND_S)
+        await asyncio.wait_for(rig.assignment.last_commit(), BOUND_S)
+        await rig.assignment.leave()
         assert rig.consumer.stopped
         assert rig.consumer.stored == {}
 
@@ -502,11 +503,11 @@ async def test_any_storm_of_rebalances_loses_nothing(seed: int) -> None:
     random = Random(seed)
     async with Rig(task={"max_in_flight": 24}, worker={"revoke_wait_s": 0.005}) as rig:
         wanted = write_at_random(rig, random)
-        gates = [rig.model.gate, rig.sink.gate, rig.channel_gate, rig.intake.load_gate]
+        gates = [rig.model.gate, rig.sink.gate, rig.channel_gate, rig.assignment.load_gate]
         for _ in range(40):
             rig.consumer.refuses = random.random() < 0.3
             if settle := random.random() < 0.8:
-                rig.intake.load_gate.set()
+                rig.assignment.load_gate.set()
             await rig.assign(*random.sample(range(3), random.randint(1, 3)), settle=settle)
             for _ in range(random.randint(0, 6)):
                 gate = random.choice(gates)
@@ -524,7 +525,7 @@ async def test_any_storm_of_rebalances_loses_nothing(seed: int) -> None:
         await until(lambda: all(rig.ledger(n).position == rig.consumer.end[TopicPartition(TOPIC, n)] for n in range(3)))
         assert {(n, offset) for n in range(3) for offset in rig.offsets_done(n)} == set(wanted)
         await until(lambda: rig.window.count == rig.window.bytes == rig.window.waiting() == 0)
-        assert not rig.intake.failure.done()
+        assert not rig.assignment.failure.done()
         for partition in range(3):
             assert_in_order(rig.offsets_done(partition), partition, wanted)
 
@@ -562,5 +563,5 @@ def assert_in_order(done: list[int], partition: int, wanted: dict[tuple[int, int
 
 def test_the_listener_is_what_aiokafka_calls() -> None:
     """Both callbacks are coroutines: aiokafka awaits the revoke before it joins anew."""
-    assert asyncio.iscoroutinefunction(Intake.on_partitions_revoked)
-    assert asyncio.iscoroutinefunction(Intake.on_partitions_assigned)
+    assert asyncio.iscoroutinefunction(Assignment.on_partitions_revoked)
+    assert asyncio.iscoroutinefunction(Assignment.on_partitions_assigned)

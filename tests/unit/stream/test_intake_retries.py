@@ -37,7 +37,7 @@ async def test_what_is_due_is_done_and_what_is_not_waits_where_it_is() -> None:
         rig.consumer.write(RETRIES, *(deferred(n, OLD_S) for n in range(3)), deferred(3, 1.0), deferred(4, OLD_S))
         await rig.assign(retry=[0])
         await until(lambda: rig.offsets_done() == [100, 101, 102])
-        ledger = rig.intake.ledgers[RETRIES]
+        ledger = rig.assignment.ledgers[RETRIES]
         await until(lambda: not ledger.unfinished)
         assert rig.intake.room(RETRIES) == 0
         await asyncio.sleep(0.4)  # longer than the check for gaps waits: the consumer may not carry the ledger on
@@ -67,7 +67,7 @@ async def test_it_is_taken_up_when_it_is_due() -> None:
         await until(lambda: rig.intake.room(RETRIES) == 0)
         assert not rig.sink.sent
         await until(lambda: rig.offsets_done() == [100, 101])
-        await until(lambda: rig.intake.ledgers[RETRIES].position == 2)
+        await until(lambda: rig.assignment.ledgers[RETRIES].position == 2)
 
 
 async def test_the_next_owner_finds_what_was_not_due() -> None:
@@ -89,13 +89,13 @@ async def test_a_record_that_comes_back_is_acked_in_the_retry_topic() -> None:
         rig.model.then = BreakerOpen("open")
         rig.consumer.write(RETRIES, deferred(5, OLD_S, source=42, deferrals=2))
         await rig.assign(0, retry=[0])
-        await until(lambda: rig.intake.ledgers[RETRIES].position == 6)
+        await until(lambda: rig.assignment.ledgers[RETRIES].position == 6)
         [again] = rig.sink.sent
         assert again.topic == RETRY_TOPIC
         assert retries.decode(again.headers) == Retry(
             topic=TOPIC, partition=0, offset=42, timestamp_ms=1_700_000_000_000, deferrals=3
         )
-        assert not rig.intake.ledgers[TopicPartition(TOPIC, 0)].unfinished
+        assert not rig.assignment.ledgers[TopicPartition(TOPIC, 0)].unfinished
 
 
 async def test_a_call_for_a_deferred_record_that_runs_over_a_rebalance_is_made_once() -> None:
@@ -108,9 +108,9 @@ async def test_a_call_for_a_deferred_record_that_runs_over_a_rebalance_is_made_o
         await until(lambda: len(rig.model.calls) == 2)
         await rig.revoke()
         await rig.assign(0, retry=[0])
-        await until(lambda: all(ledger.unfinished for ledger in rig.intake.ledgers.values()))
+        await until(lambda: all(ledger.unfinished for ledger in rig.assignment.ledgers.values()))
         rig.model.gate.set()
-        await until(lambda: [ledger.position for ledger in rig.intake.ledgers.values()] == [4, 1])
+        await until(lambda: [ledger.position for ledger in rig.assignment.ledgers.values()] == [4, 1])
         assert len(rig.model.calls) == 2
         assert rig.offsets_done() == [3, 3]
 
@@ -123,7 +123,7 @@ async def test_waiting_is_no_lag_and_no_stall() -> None:
         await rig.assign(0, retry=[0])
         await until(lambda: rig.window.count == 1 and rig.intake.room(RETRIES) == 0)
         now_s = 1_000.0
-        lag = Lag(rig.consumer, rig.intake, clock=lambda: now_s)
+        lag = Lag(rig.consumer, rig.assignment, rig.intake, clock=lambda: now_s)
         rig.intake.delivered_at_s = 0.0
         for _ in range(3):
             reach = await lag._reach()

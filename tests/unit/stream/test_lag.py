@@ -52,7 +52,7 @@ async def test_lag_is_what_is_not_committed() -> None:
         await until(lambda: rig.window.count == 10)
         await rig.commit()
         rig.ledger(0).finish(4)
-        lag = Lag(rig.consumer, rig.intake)
+        lag = Lag(rig.consumer, rig.assignment, rig.intake)
         await sample(lag)
         assert shown("penstock_lag_records") == {"0": 10.0}
         assert shown("penstock_commit_gap_records") == {"0": 1.0}
@@ -69,7 +69,7 @@ async def test_a_partition_that_left_has_no_lag_here() -> None:
         rig.write(0, range(5))
         rig.write(1, range(5))
         await rig.assign(0, 1)
-        lag = Lag(rig.consumer, rig.intake)
+        lag = Lag(rig.consumer, rig.assignment, rig.intake)
         await sample(lag)
         assert set(shown("penstock_lag_records")) == {"0", "1"}
         await rig.revoke()
@@ -117,7 +117,7 @@ async def test_records_that_wait_and_never_come_end_the_worker() -> None:
         await until(lambda: rig.consumer.held)
         rig.write(0, range(5))
         clock = Clock()
-        lag = Lag(rig.consumer, rig.intake, clock=clock)
+        lag = Lag(rig.consumer, rig.assignment, rig.intake, clock=clock)
         assert await stalled(rig, lag, clock)
 
 
@@ -130,7 +130,7 @@ async def test_a_held_task_is_no_stall() -> None:
         await rig.assign(0)
         await until(lambda: rig.window.count == 3 and rig.consumer.positions[TP] == 9)
         clock = Clock()
-        assert not await stalled(rig, Lag(rig.consumer, rig.intake, clock=clock), clock)
+        assert not await stalled(rig, Lag(rig.consumer, rig.assignment, rig.intake, clock=clock), clock)
 
 
 async def test_a_full_window_is_no_stall() -> None:
@@ -141,7 +141,7 @@ async def test_a_full_window_is_no_stall() -> None:
         await rig.assign(0)
         await until(lambda: rig.window.count == 8)
         clock = Clock()
-        assert not await stalled(rig, Lag(rig.consumer, rig.intake, clock=clock), clock)
+        assert not await stalled(rig, Lag(rig.consumer, rig.assignment, rig.intake, clock=clock), clock)
 
 
 async def test_a_broker_that_does_not_answer_is_no_stall() -> None:
@@ -153,7 +153,7 @@ async def test_a_broker_that_does_not_answer_is_no_stall() -> None:
         rig.write(0, range(5))
         rig.consumer.end_offsets = failing  # type: ignore[method-assign]
         clock = Clock()
-        assert not await stalled(rig, Lag(rig.consumer, rig.intake, clock=clock), clock)
+        assert not await stalled(rig, Lag(rig.consumer, rig.assignment, rig.intake, clock=clock), clock)
 
 
 async def test_what_is_delivered_now_and_then_is_no_stall() -> None:
@@ -164,7 +164,7 @@ async def test_what_is_delivered_now_and_then_is_no_stall() -> None:
         await until(lambda: rig.consumer.held)
         rig.write(0, range(5))
         clock = Clock()
-        lag = Lag(rig.consumer, rig.intake, clock=clock)
+        lag = Lag(rig.consumer, rig.assignment, rig.intake, clock=clock)
         for _ in range(5):
             clock.now_s += STALLED_S / 2
             await sample(lag)
@@ -178,14 +178,14 @@ async def test_an_answer_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch)
         rig.write(0, range(5))
         await rig.assign(0)
         rig.consumer.end_offsets = hanging  # type: ignore[method-assign]
-        assert await Lag(rig.consumer, rig.intake)._reach() == {}
+        assert await Lag(rig.consumer, rig.assignment, rig.intake)._reach() == {}
 
 
 async def test_a_broker_that_is_silent_is_noticed_without_a_send() -> None:
     """B1: an idle worker has nothing to send, and is not ready all the same while no broker answers."""
     async with Rig() as rig:
         clock = Clock()
-        lag = Lag(rig.consumer, rig.intake, clock=clock)
+        lag = Lag(rig.consumer, rig.assignment, rig.intake, clock=clock)
         await rig.assign(0)
         answers, rig.consumer.end_offsets = rig.consumer.end_offsets, failing  # type: ignore[method-assign]
         clock.now_s += 40.0

@@ -163,7 +163,7 @@ async def test_settle_waits_for_what_is_busy() -> None:
         rig.write(0, range(3))
         await rig.assign(0)
         await until(lambda: len(rig.model.calls) == 3)
-        settling = asyncio.create_task(rig.intake.settle(BOUND_S))
+        settling = asyncio.create_task(rig.assignment.settle(BOUND_S))
         await asyncio.sleep(0.01)
         assert not settling.done()
         rig.model.gate.set()
@@ -189,7 +189,7 @@ async def test_settle_does_not_wait_for_a_record_that_begins_to_wait() -> None:
         rig.write(0, [0])
         await rig.assign(0)
         await until(lambda: len(model.calls) == 1)
-        settling = asyncio.create_task(rig.intake.settle(60.0))
+        settling = asyncio.create_task(rig.assignment.settle(60.0))
         await asyncio.sleep(0.01)
         model.gate.set()
         assert await asyncio.wait_for(settling, BOUND_S) == 0
@@ -204,7 +204,7 @@ async def test_settle_is_bounded() -> None:
         rig.write(0, range(3))
         await rig.assign(0)
         await until(lambda: len(rig.model.calls) == 3)
-        assert await asyncio.wait_for(rig.intake.settle(0.05), BOUND_S) == 3
+        assert await asyncio.wait_for(rig.assignment.settle(0.05), BOUND_S) == 3
         assert rig.ledger(0).position == 0
 
 
@@ -215,8 +215,8 @@ async def test_abandon_ends_what_still_runs() -> None:
         rig.write(0, range(20), key=b"k")
         await rig.assign(0)
         await until(lambda: rig.window.count == 20)
-        await rig.intake.settle(0.0)
-        await rig.intake.last_commit()
+        await rig.assignment.settle(0.0)
+        await rig.assignment.last_commit()
         rig.lane.abandon()
         await until(lambda: not rig.window.started)
         assert rig.window.count == 0
@@ -243,7 +243,7 @@ async def test_the_oldest_record_is_the_one_that_waits_longest() -> None:
             rig.consumer.write(tp, *(Fetched(offset, timestamp=BORN_MS + stamp) for offset, stamp in enumerate(stamps)))
         await rig.assign(0, 1, 2, 3)
         await until(lambda: rig.window.count == 6)
-        assert rig.lane.oldest_timestamp_ms(rig.intake.ledgers.values()) == BORN_MS + 700
+        assert rig.lane.oldest_timestamp_ms(rig.assignment.ledgers.values()) == BORN_MS + 700
         assert rig.lane.oldest_timestamp_ms([]) is None
 
 

@@ -30,8 +30,8 @@ class Scene:
 
     def __post_init__(self) -> None:
         """Put the watchdog over them."""
-        self.lag = Lag(self.rig.consumer, self.rig.intake, clock=self.clock)  # type: ignore[arg-type]
-        self.watchdog = Watchdog(self.rig.intake, self.lag, self.answers, REQUEST_TIMEOUT_S, clock=self.clock)
+        self.lag = Lag(self.rig.consumer, self.rig.assignment, self.rig.intake, clock=self.clock)  # type: ignore[arg-type]
+        self.watchdog = Watchdog(self.rig.assignment, self.lag, self.answers, REQUEST_TIMEOUT_S, clock=self.clock)
 
     def clock(self) -> float:
         """Return the time."""
