@@ -45,7 +45,7 @@ from workers.errors import (
     WrongModel,
 )
 from workers.llm import Client
-from workers.llm.client import _Course
+from workers.llm.retries import Course
 from workers.llm.status import LOADING_COOL_DOWN_S
 from workers.metrics import REGISTRY
 from workers.records import Passage, Reply
@@ -454,8 +454,8 @@ async def test_a_pause_only_where_nobody_else_can_be_asked(start: Start) -> None
     """The next attempt waits when it goes to the same endpoint, and begins at once when there is another."""
     alone, both = await start(refused_url(), max_attempts=3), await start(refused_url(), refused_url(), max_attempts=3)
     for client, pauses in ((alone, True), (both, False)):
-        course = _Course(prompt_for(client.frame(ASK)), passage(), 0.0, failed=frozenset(client._endpoints[:1]))
-        assert (client._pause_s(course, ServerFault("500")) > 0) is pauses
+        course = Course(prompt_for(client.frame(ASK)), passage(), 0.0, failed=frozenset(client._endpoints[:1]))
+        assert (client._retries.pause_s(course, ServerFault("500")) > 0) is pauses
 
 
 async def test_500_is_tried_again_up_to_max_attempts(serve: Serve, start: Start) -> None:

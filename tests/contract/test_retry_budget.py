@@ -18,7 +18,7 @@ from tests.support.memory import memory_task
 from workers.clock import monotonic_s
 from workers.errors import Busy, ConnectionLost, Declined, NoAnswer, ServerFault, Stale, TimedOut, Unavailable
 from workers.llm import Client
-from workers.llm.client import _Course
+from workers.llm.retries import Course
 from workers.llm.transport import Target
 from workers.metrics import REGISTRY
 from workers.records import Passage, Prompt, Reply
@@ -152,12 +152,12 @@ async def test_what_fails_now_and_then_is_tried_again() -> None:
 async def test_another_endpoint_is_asked_whatever_the_budget(endpoints: int) -> None:
     """An outage of one of several: nobody goes down the ladder; of all of them: one call per endpoint and record."""
     async with scripted(lambda to, _: ServerFault("500") if to == "http://m0" else None, endpoints) as (client, one):
-        client._retries.left = 0.0
+        client._retries.budget.left = 0.0
         ends = await asyncio.gather(*(outcome_of(client) for _ in range(200)))
         assert all(isinstance(end, Reply) for end in ends)
         assert one.calls.total() == 200 + one.calls["http://m0"]
     async with scripted(lambda *_: ServerFault("500"), endpoints, max_attempts=9) as (client, all_of_them):
-        client._retries.left = -100.0
+        client._retries.budget.left = -100.0
         await asyncio.gather(*(outcome_of(client) for _ in range(100)))
         assert set(all_of_them.calls.values()) == {100}
 
@@ -189,7 +189,7 @@ async def test_under_hold_who_is_refused_waits_for_the_budget() -> None:
     """Others are answered meanwhile, yet it is not to blame: it had no second attempt. It gets one."""
     fails = [True]
     async with scripted(lambda _, body: ServerFault("500") if fails[0] and b"held" in body else None) as (client, one):
-        client._retries.left = 0.0
+        client._retries.budget.left = 0.0
         way = passage()
         held = asyncio.create_task(call(prompt_for(client.frame(ASK), '"held"'), hold(client), way))
         await until(lambda: way.unretried)
@@ -210,10 +210,10 @@ async def test_under_hold_nobody_waits_for_ever_and_nobody_runs_in_circles() -> 
     """Nothing else is asked, so that nothing is earned: then the pauses earn, ten of them one call."""
     fails = [True]
     async with scripted(lambda *_: ServerFault("500") if fails[0] else None) as (client, one):
-        client._retries.left, way = 0.0, passage()
+        client._retries.budget.left, way = 0.0, passage()
         held = asyncio.create_task(call(prompt_of(client), hold(client), way))
         await until(lambda: way.unretried)
-        client._retries.left = 0.45
+        client._retries.budget.left = 0.45
         fails[0] = False
         turns = _turns(client)
         await asyncio.wait_for(held, 60)
@@ -223,13 +223,13 @@ async def test_under_hold_nobody_waits_for_ever_and_nobody_runs_in_circles() -> 
 
 def _turns(client: Client) -> list[int]:
     """Count how often the budget is asked from now on."""
-    turns, spend = [0], client._retries.spend
+    turns, spend = [0], client._retries.budget.spend
 
     def counted() -> bool:
         turns[0] += 1
         return spend()
 
-    client._retries.spend = counted  # type: ignore[method-assign]
+    client._retries.budget.spend = counted  # type: ignore[method-assign]
     return turns
 
 
@@ -239,13 +239,13 @@ async def test_under_hold_a_record_that_alone_fails_still_leaves() -> None:
         client,
         _,
     ):
-        client._retries.left = 0.0
+        client._retries.budget.left = 0.0
         way = passage()
         poison = asyncio.create_task(call(prompt_for(client.frame(ASK), '"poison"'), hold(client), way))
         async with asyncio.timeout(30):
             while not poison.done():
                 # Enough for the call that it waits for, never for one more: each failure ends a course.
-                client._retries.left = 1.0 if way.unretried and way.ends_at_s is None else 0.0
+                client._retries.budget.left = 1.0 if way.unretried and way.ends_at_s is None else 0.0
                 await ask(client)
                 await asyncio.sleep(0.005)
         with pytest.raises(ServerFault) as raised:
@@ -256,7 +256,7 @@ async def test_under_hold_a_record_that_alone_fails_still_leaves() -> None:
 async def test_who_waits_for_the_budget_can_be_cancelled_and_grows_stale() -> None:
     """The wait ends with the partition, and with `max_age_s`."""
     async with scripted(lambda *_: ServerFault("500")) as (client, _):
-        client._retries.left = -1000.0
+        client._retries.budget.left = -1000.0
         way = passage()
         waits = asyncio.create_task(call(prompt_of(client), hold(client), way))
         await until(lambda: way.unretried)
@@ -274,7 +274,7 @@ async def test_what_waited_for_a_breaker_is_not_paid_for(serve: Serve, start: St
     """An outage under hold: when it is over all are asked at once, though the budget is empty."""
     server = await serve(*[http.status(500)] * 6)
     client = await start(server.url, slots=4, max_attempts=3, breaker={"min_calls": 4, "reset_timeout_s": 0.1})
-    client._retries.left = -1000.0
+    client._retries.budget.left = -1000.0
     waits = [asyncio.create_task(call(prompt_of(client), hold(client), passage())) for _ in range(8)]
     assert len(await asyncio.wait_for(asyncio.gather(*waits), 20)) == 8
 
@@ -284,9 +284,9 @@ def test_refusals_cost_nothing() -> None:
 
     async def run(errors: Sequence[Unavailable]) -> float:
         async with scripted(lambda *_: None) as (client, _):
-            course = _Course(prompt_of(client), passage(), math.inf)
+            course = Course(prompt_of(client), passage(), math.inf)
             for error in errors:
-                assert client._pause_s(course, error) == 0.0
-            return client._retries.left
+                assert client._retries.pause_s(course, error) == 0.0
+            return client._retries.budget.left
 
     assert asyncio.run(run([Busy("429")] * 50)) == RESERVE

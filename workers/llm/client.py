@@ -1,7 +1,6 @@
 """THE MODEL PORT over HTTP: admission, one call, the table, and another attempt as the errors allow."""
 
 import asyncio
-from dataclasses import dataclass
 from functools import partial
 
 import pybreaker
@@ -11,14 +10,14 @@ import structlog
 from aiohttp.abc import AbstractResolver
 
 from workers.clock import monotonic_s
-from workers.errors import BadAnswer, Busy, DeadlineOver, NoAnswer, Stale, Unavailable
+from workers.errors import BadAnswer, DeadlineOver, NoAnswer, Unavailable
 from workers.llm.admission import Admission
 from workers.llm.auto_limit import AutoLimit
-from workers.llm.backoff import retry_s
 from workers.llm.breaker import Breaker
 from workers.llm.dialects import Card, Completion
 from workers.llm.endpoint import Endpoint, Grant
 from workers.llm.goodput import Reason, State
+from workers.llm.retries import Course, Retries
 from workers.llm.series import Series
 from workers.llm.server import Server
 from workers.llm.tally import Tally
@@ -26,26 +25,9 @@ from workers.llm.transport import Target
 from workers.llm.warm_up import IDLE_S, PROBE, warm_up
 from workers.ports import Ask, Frame
 from workers.records import Passage, Prompt, Reply
-from workers.retry_budget import RetryBudget
 from workers.settings.servers import ModelSettings
 
 _log = structlog.get_logger("penstock.llm")
-
-_LEAST_RATIO = 0.1
-"""No further attempt with less than this share of `timeout_s` left: it would fail, and the endpoint be blamed."""
-
-
-@dataclass(slots=True)
-class _Course:
-    """How far one `complete` has come: what the next attempt has to know about the ones before."""
-
-    prompt: Prompt
-    passage: Passage
-    wait_s: float
-    failed: frozenset[Endpoint] = frozenset()
-    last: bool = False
-    failures: int = 0
-    calls: int = 0
 
 
 class Client:
@@ -54,10 +36,8 @@ class Client:
     def __init__(self, name: str, settings: ModelSettings, resolver: AbstractResolver | None = None) -> None:
         self.name = name
         self._settings = settings
-        self._least_s = _LEAST_RATIO * settings.timeout_s
         self._server = Server(name, settings, resolver)
         self._series = Series(name)
-        self._retries = RetryBudget()
         self._targets: list[Target] = []
         self._endpoints: list[Endpoint] = []
         for index, endpoint in enumerate(settings.all_endpoints()):
@@ -71,6 +51,7 @@ class Client:
                 )
             self._endpoints.append(Endpoint(index, to.label, endpoint.most_slots, breaker, auto=auto))
         self._admission = Admission(self._endpoints)
+        self._retries = Retries(settings, self._admission.line, self._series)
         self._waking: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -126,9 +107,9 @@ class Client:
         When the deadline of a record ends while it waits after a failed attempt, that failure is raised, not
         DeadlineOver: it says why there was no time.
         """
-        course = _Course(prompt, passage, wait_s, failures=passage.unretried)
+        course = Course(prompt, passage, wait_s, failures=passage.unretried)
         if course.failures:
-            await self._afford(passage)
+            await self._retries.afford(passage)
         try:
             return await self._attempt(course)
         except Unavailable as error:
@@ -172,7 +153,7 @@ class Client:
             return f"misconfigured: {self._endpoints[0].breaker.why}"
         return None
 
-    async def _attempt(self, course: _Course) -> Reply:
+    async def _attempt(self, course: Course) -> Reply:
         """Make one call, once there is a slot for it."""
         passage = course.passage
         if self._settings.warm_up_s is not None:
@@ -200,7 +181,7 @@ class Client:
             passage.free()
             self._admission.release(grant)  # not settled: cancelled, which says nothing about the endpoint
 
-    def _begin(self, course: _Course, grant: Grant, began_s: float) -> float:
+    def _begin(self, course: Course, grant: Grant, began_s: float) -> float:
         """Start the record's deadline and count the call; return the seconds that it may take.
 
         Raises:
@@ -210,21 +191,21 @@ class Client:
         begun = passage.ends_at_s is not None
         passage.begin(began_s)
         left_s = passage.left_s(began_s)
-        if begun and left_s < self._least_s:
+        if begun and left_s < self._retries.least_s:
             self._admission.release(grant)
             raise DeadlineOver("the deadline ended before another attempt could be made")
         if not course.calls and not course.failures:
-            self._retries.earn()
+            self._retries.budget.earn()
         course.calls += 1
         passage.attempts += 1
         passage.occupy()
         return min(self._settings.timeout_s, left_s)
 
-    async def _again(self, course: _Course, failed_by: Unavailable) -> Reply:
+    async def _again(self, course: Course, failed_by: Unavailable) -> Reply:
         """Go on after a first failure. stamina is entered only now: without a failure it would cost 39 us a record."""
         begun = False
         async for attempt in stamina.retry_context(
-            on=lambda exc: self._pause_s(course, exc), attempts=None, timeout=None
+            on=lambda exc: self._retries.pause_s(course, exc), attempts=None, timeout=None
         ):
             with attempt:
                 if not begun:
@@ -239,61 +220,6 @@ class Client:
                     failed_by = error if error.retryable else failed_by
                     raise
         raise AssertionError("stamina ends by returning or raising")
-
-    def _pause_s(self, course: _Course, error: Exception) -> float | bool:
-        """Return the pause before the next attempt, False when there must be none (stamina's back-off hook).
-
-        429 and 503 do not count as attempts and need no pause: the endpoint cools down, and the record waits in line.
-        So they cost nothing: however many records are sent again, the cool-down and the halved slots pace them.
-        """
-        if not isinstance(error, Unavailable) or not error.retryable:
-            return False
-        pause_s, repeats = 0.0, False
-        now_s = monotonic_s()
-        if not isinstance(error, Busy):
-            course.failures += 1
-            if course.failures >= self._settings.max_attempts:
-                return False
-            repeats = not self._admission.line.another_works(course.failed, now_s)
-            if repeats:
-                pause_s = retry_s(course.failures)
-        if course.passage.left_s(now_s) - pause_s < self._least_s:
-            return False
-        if repeats and not self._affordable():
-            error.unretried = course.failures
-            self._series.retry_refused()
-            return False
-        self._series.retried(error.reason)
-        return pause_s
-
-    def _affordable(self) -> bool:
-        """Return whether a call may be repeated, and pay for it.
-
-        At most a tenth of the first calls, whatever fails. Not asked for a call that may go to an endpoint that has not
-        failed the record and works: an outage of one of two sends nobody down the ladder, and costs a record one call
-        for each further endpoint. Free is what waits for a breaker, too: that lets in one trial at a time.
-        """
-        return not any(endpoint.breaker.closed for endpoint in self._endpoints) or self._retries.spend()
-
-    async def _afford(self, passage: Passage) -> None:
-        """Wait until the call of a record that holds may be repeated. Its deadline does not run.
-
-        Each pause earns as a first call does, or all that hold could wait for one another: so each of them is asked
-        once in 20 s at the least.
-
-        Raises:
-            Stale: it grew too old meanwhile.
-        """
-        nth = 0
-        while not self._affordable():
-            nth += 1
-            pause_s = retry_s(nth)
-            if passage.stale_at_s is not None:
-                pause_s = min(pause_s, passage.stale_at_s - monotonic_s())
-                if pause_s <= 0:
-                    raise Stale("older than max_age_s before it could be asked for again")
-            await asyncio.sleep(pause_s)
-            self._retries.earn()
 
     def _on_change(self, endpoint: str, old: str, new: str, reason: str) -> None:
         """Count and log a breaker's change; not each failed trial, which comes every second of an outage."""
