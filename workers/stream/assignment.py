@@ -40,8 +40,10 @@ class Assignment(ConsumerRebalanceListener):
         self._lanes = list(dict.fromkeys(feed.lane for feed in feeds.values()))
         self.commits = commits
         self.offsets = Offsets(settings.kafka, consumer, commits)
+        self.settled = False
+        """Whether the last rebalance is over (also with no partition): the ledgers of the generation stand."""
         self.gate = asyncio.Event()
-        """Open while the ledgers of the generation stand, and for good when the worker stops."""
+        """Shut until they do; nobody waits at it once the worker stops."""
         self.generation = 0
         """How many generations have ended."""
         self.ledgers: dict[TopicPartition, Ledger] = {}
@@ -51,14 +53,8 @@ class Assignment(ConsumerRebalanceListener):
         """Nothing more may be fetched."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with what must end the process."""
-        self._joined = False
         self._loading: asyncio.Task[None] | None = None
         self._orphans: dict[tuple[str, int, int], tuple[Lane, Delivery]] = {}
-
-    @property
-    def settled(self) -> bool:
-        """Whether the last rebalance is over (also with no partition)."""
-        return self._joined and self.gate.is_set()
 
     @property
     def offered(self) -> bool:
@@ -69,6 +65,7 @@ class Assignment(ConsumerRebalanceListener):
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Finish what is busy for a bounded time, commit, and let go. Heartbeats go on meanwhile."""
+        self.settled = False
         self.gate.clear()
         self.generation += 1
         if self._loading is not None:
@@ -137,7 +134,7 @@ class Assignment(ConsumerRebalanceListener):
             if TopicPartition(at[0], at[1]) not in ledgers:
                 del self._orphans[at]
                 _cancel(orphan)
-        self._joined = True
+        self.settled = True
         self.gate.set()
         log.info("partitions_assigned", count=len(assigned), skip=sum(len(ledger.skip) for ledger in ledgers.values()))
 

@@ -496,6 +496,16 @@ async def test_stop_while_the_ledgers_are_read_ends() -> None:
         assert rig.consumer.stored == {}
 
 
+async def test_stop_between_two_generations_leaves_the_group_at_once() -> None:
+    """P1: whoever stops while a later join is under way says so as well, and does not wait for the other members."""
+    async with Rig() as rig:
+        await rig.assign(0)
+        await rig.revoke()
+        rig.assignment.stop()
+        await asyncio.wait_for(rig.assignment.settle(1.0), BOUND_S)
+        assert not rig.assignment.settled
+
+
 @pytest.mark.fault("R2")
 @pytest.mark.parametrize("seed", range(8))
 async def test_any_storm_of_rebalances_loses_nothing(seed: int) -> None:
