@@ -55,8 +55,12 @@ async def rig_over(client: Client) -> Rig:
 
 
 @pytest.mark.fault("D17")
-@pytest.mark.parametrize("poison", [status(500), answer("x" * 5_000), hang()], ids=["500", "useless answer", "hang"])
-async def test_a_record_that_always_fails_is_a_dead_letter_after_its_attempts(poison: Step) -> None:
+@pytest.mark.parametrize(
+    ("poison", "timeout_s"),
+    [(status(500), 5.0), (answer("x" * 5_000), 5.0), (hang(), 0.5)],
+    ids=["500", "useless answer", "hang"],
+)
+async def test_a_record_that_always_fails_is_a_dead_letter_after_its_attempts(poison: Step, timeout_s: float) -> None:
     """The next record of its key goes on behind it, and the commit passes it: it never blocks its partition."""
     async with FaultServer() as server:
 
@@ -65,7 +69,8 @@ async def test_a_record_that_always_fails_is_a_dead_letter_after_its_attempts(po
             return await step(reader, writer)
 
         server.default = by_record
-        client = client_for(server.url, slots=1, max_attempts=ATTEMPTS, timeout_s=0.3, breaker={"connect_failures": 99})
+        times = {"timeout_s": timeout_s, "connect_timeout_s": 5.0}
+        client = client_for(server.url, slots=1, max_attempts=ATTEMPTS, **times, breaker={"connect_failures": 99})
         async with await rig_over(client) as rig:
             values = [b'"one"', b'"poison"', b'"three"', b'"four"']
             rig.consumer.write(
