@@ -23,6 +23,8 @@ RESET_S = 0.3
 """`reset_timeout_s` of the breaker: the pause between two trials."""
 OUTAGE_S = 1.0
 """How long an outage goes on after the breaker opened."""
+DEADLINE_S = 4.0
+"""Of records without a ladder: an answer that comes later, because the machine is busy, is a dead letter."""
 KEYS = 20
 OPENED, CLOSED = '"event":"breaker_opened"', '"event":"breaker_closed"'
 CHANCE = random.Random(28)
@@ -90,6 +92,7 @@ async def outage(server: FaultServer, worker: WorkerProcess, fault: http.Step | 
     else:
         server.default = fault
     await until(lambda: logged(worker, OPENED) > opened, worker)
+    await until_seen(worker)
     seen, began_s, cpu_s = len(server.requests), time.monotonic(), cpu_of(worker)
     await asyncio.sleep(OUTAGE_S)
     found = Outage(server.requests[seen:], time.monotonic() - began_s, cpu_of(worker) - cpu_s)
@@ -98,6 +101,18 @@ async def outage(server: FaultServer, worker: WorkerProcess, fault: http.Step | 
         await server.up()
     await until(lambda: logged(worker, CLOSED) > closed, worker)
     return found
+
+
+async def until_seen(worker: WorkerProcess) -> None:
+    """Wait until the server has read every request of a call that had begun before this moment.
+
+    Such a call may still be connecting: it is a few turns of the worker's loop from having sent, and an answered probe
+    takes more of them. What is sent is in a socket of ours, a few turns of this loop from being read.
+    """
+    for _ in range(3):
+        await until(lambda: worker.get("/livez")[0] == 200, worker)
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], object], worker: WorkerProcess) -> None:
@@ -163,17 +178,18 @@ async def test_a_misconfigured_endpoint_costs_no_record_a_dead_letter(
     """Without a ladder, and though `fallback` is set: refused for good means held, until a person has mended it."""
     topic = await quick.create()
     elsewhere = f"Location: {trap.url}/v1/chat/completions"
-    task = {"input": topic, "ladder": [], "when_unavailable": "fallback", "deadline_s": 1}
-    with quick.worker({TASK: task}, server.url, model=SETTINGS) as worker:
+    task = {"input": topic, "ladder": [], "when_unavailable": "fallback", "deadline_s": DEADLINE_S}
+    with quick.worker({TASK: task}, server.url, model=SETTINGS | {"timeout_s": DEADLINE_S}) as worker:
         await asyncio.to_thread(worker.wait_ready)
         for done, code in enumerate((404, 307)):
             closed = logged(worker, CLOSED)
             server.default = http.status(code, {}, elsewhere)
             await quick.put(topic, tickets(60, 60 * done, trap.url))
             await until(lambda code=code: f"{code} from" in worker.not_ready(), worker)  # type: ignore[misc]
+            await until_seen(worker)
             asked = len(server.requests)
             began_s = time.monotonic()
-            await asyncio.sleep(1.2)  # longer than the deadline of every record
+            await asyncio.sleep(1.1 * DEADLINE_S)  # longer than that of every record
             assert len(server.requests) - asked <= (time.monotonic() - began_s) / RESET_S + 2
             assert [await quick.read(topic, kind) for kind in ("dlq", "fallback")] == [[], []]
             server.default = GOOD
