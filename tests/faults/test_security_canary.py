@@ -64,7 +64,7 @@ class Place:
             (self.folder / name).write_text(f"{secret}\n")
         self.certificate = make_client_certificate(self.broker.ca_file.parent, self.user, PASSPHRASE)
 
-    def kafka(self, listener: str = "SECURE", **more: Any) -> dict[str, Any]:
+    def kafka(self, listener: str = "SECURE", startup_timeout_s: float = 60, **more: Any) -> dict[str, Any]:
         """Return the cluster's settings, every secret in a file."""
         certificate, key = self.certificate
         security = {
@@ -78,7 +78,7 @@ class Place:
             "password": f"${{file:{self.folder / 'sasl'}}}",
         }
         servers = self.broker.servers(listener)
-        return {"bootstrap_servers": servers, "startup_timeout_s": 0.5, "security": security | more}
+        return {"bootstrap_servers": servers, "startup_timeout_s": startup_timeout_s, "security": security | more}
 
     def worker(self, task: dict[str, Any], url: str, *, before: str = "", **kafka: Any) -> WorkerProcess:
         """Return a worker whose libraries are as loud as they can be; `before` runs before it starts."""
@@ -185,8 +185,8 @@ async def provoke(place: Place, gate: Gate) -> str:
     late = BROKEN_PART.format(module="stream.worker", owner="Worker", method="run", **bug)
     wrong = f"${{file:{place.folder / 'wrong'}}}"
     failing: list[tuple[dict[str, Any], int]] = [
-        ({"password": wrong}, EX_UNAVAILABLE),
-        ({"listener": "EXPIRED"}, EX_UNAVAILABLE),
+        ({"password": wrong, "startup_timeout_s": 0.5}, EX_UNAVAILABLE),
+        ({"listener": "EXPIRED", "startup_timeout_s": 0.5}, EX_UNAVAILABLE),
         ({"key_password": wrong}, EX_CONFIG),
         ({"before": early}, EX_SOFTWARE),
         ({"before": late}, EX_SOFTWARE),

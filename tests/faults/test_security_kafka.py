@@ -28,7 +28,6 @@ def security(broker: SecuredKafka, listener: str, user: str, secret: Path, **mor
     return {
         "bootstrap_servers": broker.servers(listener),
         "security": known | {"username": user, "password": f"${{file:{secret}}}"} | more,
-        "startup_timeout_s": 0.5,
         "send_timeout_s": 4,  # longer than the worker's look at the queue, every 2 s
         "metadata_max_age_s": 2,
     }
@@ -58,7 +57,7 @@ def test_no_certificate_but_the_right_one_is_accepted(secured: SecuredKafka, tmp
     started = {}
     for reason, (listener, ca_file) in cases.items():
         stand = Stand(secured, tmp_path / listener)
-        kafka = security(secured, listener, user, secret, ca_file=str(ca_file))
+        kafka = security(secured, listener, user, secret, ca_file=str(ca_file)) | {"startup_timeout_s": 0.5}
         started[reason] = stand.worker({TASK: {"input": "in"}}, "http://127.0.0.1:9", kafka=kafka).start()
     for reason, worker in started.items():
         with_code = worker.exit_code()
