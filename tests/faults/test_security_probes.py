@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.deployment import WorkerProcess, wait_for
+from tests.support.listening import listening_sockets
 from tests.support.probe_attack import READY
 from tests.support.stand import TASK, Simulate, Stand, tickets
 from workers.probes import MAX_CONNECTIONS, RENDERING_S
@@ -106,20 +106,4 @@ async def test_the_server_listens_on_loopback_alone_unless_told(quick: Stand, si
     topic = await quick.create()
     with quick.worker({TASK: {"input": topic}}, simulate().url) as worker:
         worker.wait_ready()
-        listening = _listening_sockets(worker.running.pid)
-        assert listening == [("127.0.0.1", worker.port())]
-
-
-def _listening_sockets(pid: int) -> list[tuple[str, int]]:
-    """Return (address, port) of every TCP socket that a process listens on, from /proc (proc(5))."""
-    mine = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH115, PTH208 - links
-    found = []
-    for family in ("tcp", "tcp6"):
-        with open(f"/proc/{pid}/net/{family}") as table:  # noqa: PTH123 - a table of the kernel
-            for line in table.read().splitlines()[1:]:
-                cells = line.split()
-                if cells[3] == "0A" and f"socket:[{cells[9]}]" in mine:
-                    address, port = cells[1].split(":")
-                    packed = bytes.fromhex(address)[::-1]
-                    found.append((socket.inet_ntoa(packed) if len(packed) == 4 else address, int(port, 16)))
-    return found
+        assert listening_sockets(worker.running.pid) == [("127.0.0.1", worker.port())]
