@@ -104,7 +104,7 @@ class Place:
         command = [PENSTOCK, *words, *([config] if words != ("schema",) else [])]
         environ = os.environ | {"PYTHONPATH": str(self.folder)}
         done = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, timeout=60, check=False, env=environ
+            subprocess.run, command, capture_output=True, text=True, timeout=120, check=False, env=environ
         )
         assert done.returncode == code, done.stdout + done.stderr
         self.shown[f"{' '.join(words)} {len(self.shown)}"] = done.stdout + done.stderr
@@ -219,6 +219,7 @@ async def gate() -> AsyncIterator[Gate]:
         yield made
 
 
+@pytest.mark.timeout(600)  # twenty processes, one after the other, and the broker's own start
 async def test_no_secret_and_no_record_gets_where_it_does_not_belong(place: Place, gate: Gate) -> None:
     """I10, I14. After every kind of failure no output, log line, metric or verb shows a secret.
 

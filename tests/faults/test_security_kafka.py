@@ -112,7 +112,7 @@ async def test_a_changed_password_is_read_again_and_until_then_nothing_is_ready(
 
 def verb(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a verb of penstock."""
-    return subprocess.run([PENSTOCK, *words, config], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([PENSTOCK, *words, config], capture_output=True, text=True, timeout=120, check=False)
 
 
 async def test_the_rights_of_the_readme_are_enough(secured: SecuredKafka, tmp_path: Path) -> None:
