@@ -68,7 +68,10 @@ def own_kafka(kafka_jars: Path, tmp_path: Path) -> Iterator[KafkaBroker]:
 def proxied_kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedKafka]:
     """A real broker behind a link that tests break, for tests that leave it running and its link whole."""
     del kafka_jars
-    with TcpProxy() as proxy, ProxiedKafka(tmp_path_factory.mktemp("proxied"), proxy) as running:
+    # Kafka's default: a broker that was frozen for longer is no broker any more to its own controller.
+    registered = {"broker.session.timeout.ms": "9000"}
+    folder = tmp_path_factory.mktemp("proxied")
+    with TcpProxy() as proxy, ProxiedKafka(folder, proxy, properties=registered) as running:
         yield running
 
 
