@@ -39,12 +39,12 @@ async def test_a_topic_of_one_key_is_one_chain_and_leaves_other_partitions_alone
         for _ in range(50):
             await asyncio.sleep(0.001)
         assert len(rig.model.calls) == 1 + OTHERS, "the key's second record did not wait for its first"
-        Lag(rig.consumer, rig.intake)._sample_lanes()
+        Lag(rig.consumer, rig.assignment, rig.intake)._sample_lanes()
         assert rig.window.max_per_key <= longest_chain() <= 2 * rig.window.max_per_key
         rig.model.gate.set()
         await until(lambda: rig.ledger(0).position == HOT and rig.ledger(1).position == OTHERS)
         assert rig.offsets_done(0) == list(range(HOT))
-        Lag(rig.consumer, rig.intake)._sample_lanes()
+        Lag(rig.consumer, rig.assignment, rig.intake)._sample_lanes()
         assert longest_chain() == 0
 
 

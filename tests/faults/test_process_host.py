@@ -59,7 +59,7 @@ async def test_a_log_that_nobody_reads_holds_up_nothing(quick: Stand, simulate: 
     with full_pipe() as sink, worker_with(worker, sink):
         wait_for(lambda: listening_sockets(worker.running.pid), 60)
         [(_, port)] = listening_sockets(worker.running.pid)
-        worker.log.write_text(f'"event":"started","http_port":{port}')  # a log without a reader does not say it
+        worker.log.write_text(f'{{"event":"started","http_port":{port}}}')  # a log without a reader does not say it
         worker.wait_finished(100)
         await quick.put(topic, tickets(100, start=100))
         worker.wait_finished(200)
