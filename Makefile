@@ -41,7 +41,7 @@ check: $(VENV)/.dev ## ruff, mypy, import-linter, interrogate
 	@$(BIN)/interrogate --quiet workers topics tests
 
 test: tools check ## every test that belongs in a daily run
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadfile $(ARGS)  # on two cores: half of it waits
 
 faults: tools ## faults at random moments on real brokers, and what they did (about 15 minutes)
 	@$(BIN)/pytest -n 2 --dist load --maxschedchunk 1 tests/chaos/test_soak.py tests/chaos/test_cluster.py tests/chaos/test_chaos.py tests/faults/test_crash_points.py $(ARGS)

@@ -43,8 +43,10 @@ IN_FLIGHT, SLOTS = 64, 16
 SESSION_S, LONG_SESSION_S = 1.2, 4.0
 """The embedded broker lets a worker join after a session, less a second. Where all is to be committed it must not lose
 its place, though the machine may be busy."""
-WAITS = {"revoke_wait_s": 30, "drain_s": 30}
+REVOKE_WAIT_S, DRAIN_S = 30.0, 30.0
 """Bounds that no life meets: what is busy ends sooner."""
+NO_DRAIN_S = 1.0
+"""Where nobody stops: a JoinGroup that the embedded broker has lost is given up so much later (`clients.consumer`)."""
 GROUPS: dict[str, dict[str, int]] = {
     "record": {"entered": 25, "taken": 4, "decided": 10, "gathered": 10, "send": 4, "enqueued": 4},
     "confirmation": {"produce_sent": 5, "produced": 5, "confirmed": 4, "told": 4, "sent": 10, "acked": 10, "left": 10},
@@ -92,7 +94,8 @@ async def test_a_death_at_any_point_loses_nothing_and_repeats_only_what_was_not_
     reviewed = "outputs" in chain
     tasks = {TASK: {"input": topic, "max_in_flight": IN_FLIGHT, **(REVIEWED if reviewed else {})}}
     files = {"schema.json": orjson.dumps(NO_ANSWER).decode()} if reviewed else {}
-    more = {"files": files, "model": {"max_in_flight": SLOTS}, "worker": WAITS}
+    waits = {"revoke_wait_s": REVOKE_WAIT_S, "drain_s": DRAIN_S if "stop" in chain else NO_DRAIN_S}
+    more = {"files": files, "model": {"max_in_flight": SLOTS}, "worker": waits}
     lives = [(group, point, after) for group in chain for point, after in GROUPS[group].items()]
     log, inputs = quick.folder / "crashing.log", 0
     async with sampling(quick.servers, quick.group, topic, TASK) as sampler:
