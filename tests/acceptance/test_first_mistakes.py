@@ -290,9 +290,9 @@ async def test_https_for_a_server_that_speaks_http(tmp_path: Path) -> None:
 async def logged(config: Path, folder: Path, event: str) -> dict[str, Any]:
     """Run the worker until it logs this event; return the first such line."""
     with WorkerProcess(config, folder / "log") as worker:
-        await asyncio.to_thread(wait_for, lambda: worker.logged(event), SAY_S, worker.tail)
+        await asyncio.to_thread(wait_for, lambda: worker.log_lines(event), SAY_S, worker.tail)
         await asyncio.to_thread(worker.terminate)
-        return worker.logged(event)[0]
+        return worker.log_lines(event)[0]
 
 
 async def test_run_with_a_wrong_model_name(kafka: KafkaBroker, tmp_path: Path) -> None:

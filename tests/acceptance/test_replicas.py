@@ -22,7 +22,7 @@ REVOKED = '"event":"partitions_revoked"'
 
 def assigned_counts(worker: WorkerProcess) -> list[int]:
     """The numbers of partitions that a worker got, one per assignment."""
-    return [line["count"] for line in worker.logged("partitions_assigned")]
+    return [line["count"] for line in worker.log_lines("partitions_assigned")]
 
 
 def at_work(worker: WorkerProcess) -> bool:

@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
 
 async def client_of(server: LlamaServer, start: Start) -> Client:
     """Return a client that waits for a loaded machine."""
-    return await start(server.url, slots=1, dialect="completions", timeout_s=PATIENT_S)
+    return await start(server.url, slots=1, dialect="completions")
 
 
 async def in_one_call(client: Client, ask: Ask, *texts: str) -> list[Reply | BaseException]:

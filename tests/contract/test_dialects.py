@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import fault_server as http
 from tests.support.dialects import DIALECTS, body_of, speaking, without_usage
-from tests.support.llm_settings import ASK, PATIENT, Serve, Start, ask, passage
+from tests.support.llm_settings import ASK, TOO_SHORT_S, Serve, Start, ask, passage
 from workers.errors import (
     AnswerEmpty,
     AnswerRefused,
@@ -232,10 +232,6 @@ CASES = [
     Case("custom", FASTAPI, 500, "Internal Server Error", ServerFault),
     Case("custom", FASTAPI, 503, {"detail": "loading model"}, Overloaded),
 ]
-
-
-TOO_SHORT_S = 0.09 * PATIENT["timeout_s"]
-"""A deadline within which there is no second call after a refusal: less than a tenth of `timeout_s`."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.dialect}-{case.status}-{case.error.__name__}")

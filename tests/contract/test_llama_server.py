@@ -71,9 +71,9 @@ def dialect(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def patient(dialect: str = "llamacpp", **changes: object) -> dict[str, object]:
-    """Return settings of a client that waits long enough and has the key."""
-    return {"dialect": dialect, "api_key": KEY, "timeout_s": PATIENT_S, "connect_timeout_s": 10.0, **changes}
+def keyed(dialect: str = "llamacpp", **changes: object) -> dict[str, object]:
+    """Return settings of a client that has the key."""
+    return {"dialect": dialect, "api_key": KEY, **changes}
 
 
 async def asked(client: object, what: Ask = LABELLED, text: str = "a ticket") -> Reply:
@@ -85,7 +85,7 @@ async def asked(client: object, what: Ask = LABELLED, text: str = "a ticket") ->
 
 async def test_an_answer_by_schema(server: LlamaServer, start: Start, dialect: str) -> None:
     """The schema is enforced, tokens are counted, and the model, though random, comes to an end."""
-    reply = await asked(await start(server.url, **patient(dialect)))
+    reply = await asked(await start(server.url, **keyed(dialect)))
     assert orjson.loads(reply.text)["label"] in ("spam", "other")
     assert (reply.finish_reason, reply.model, reply.attempts) == ("stop", "tiny", 1)
     assert reply.input_tokens > 10
@@ -95,14 +95,14 @@ async def test_an_answer_by_schema(server: LlamaServer, start: Start, dialect: s
 
 async def test_a_text_answer(server: LlamaServer, start: Start, dialect: str) -> None:
     """Without a schema anything may come; with one token the server says that it was cut."""
-    reply = await asked(await start(server.url, **patient(dialect)), replace(ASK, schema=None, max_tokens=5))
+    reply = await asked(await start(server.url, **keyed(dialect)), replace(ASK, schema=None, max_tokens=5))
     assert (reply.finish_reason, reply.output_tokens) == ("length", 5)
 
 
 async def test_a_task_is_enriched(server: LlamaServer, start: Start, dialect: str, tmp_path: Path) -> None:
     """From a record to what is produced: the answer passes the task's own check, and provenance tells its tokens."""
     task = task_for(
-        tmp_path, await start(server.url, **patient(dialect)), server.url, schema=json.dumps(LABEL), ladder=False
+        tmp_path, await start(server.url, **keyed(dialect)), server.url, schema=json.dumps(LABEL), ladder=False
     )
     sink, way = MemorySink(), passage(PATIENT_S)
     record = make_record(topic="raw", value=b'{"text": "I was charged twice."}', headers=())
@@ -122,7 +122,7 @@ async def test_a_task_is_enriched(server: LlamaServer, start: Start, dialect: st
 
 async def test_a_cut_answer(server: LlamaServer, start: Start, dialect: str, tmp_path: Path) -> None:
     """An answer that does not fit `max_tokens` is known as cut, asked for with twice as many, and then the ladder's."""
-    client = await start(server.url, **patient(dialect, max_tokens=8))
+    client = await start(server.url, **keyed(dialect, max_tokens=8))
     task = task_for(tmp_path, client, server.url, schema=json.dumps(LONG))
     short = client.frame(Ask(name="triage", system="", schema=LONG, max_tokens=8, temperature=0.0))
     wide = client.frame(Ask(name="triage", system="", schema=LONG, max_tokens=16, temperature=0.0))
@@ -139,12 +139,12 @@ async def test_a_wrong_key(server: LlamaServer, start: Start, dialect: str) -> N
     """401: nobody is answered, a person must act. Without any key, the same."""
     for key in ("sk-wrong", None):
         with pytest.raises(Misconfigured, match=r"401 .* API key"):
-            await asked(await start(server.url, **patient(dialect, api_key=key)))
+            await asked(await start(server.url, **keyed(dialect, api_key=key)))
 
 
 async def test_a_prompt_that_is_too_long(server: LlamaServer, start: Start, dialect: str) -> None:
     """400: this record does not fit the model, the next one may; the endpoint is not blamed."""
-    client = await start(server.url, **patient(dialect, breaker={"min_calls": 1}))
+    client = await start(server.url, **keyed(dialect, breaker={"min_calls": 1}))
     with pytest.raises(ContextExceeded, match="exceed_context_size_error"):
         await asked(client, text="q" * 2 * CONTEXT_TOKENS)
     assert client._endpoints[0].breaker.closed
@@ -154,7 +154,7 @@ async def test_a_prompt_that_is_too_long(server: LlamaServer, start: Start, dial
 async def test_a_schema_that_the_server_refuses(server: LlamaServer, start: Start, dialect: str) -> None:
     """400, once: this request is refused and not repeated."""
     way = passage(PATIENT_S)
-    client = await start(server.url, **patient(dialect, max_attempts=3))
+    client = await start(server.url, **keyed(dialect, max_attempts=3))
     with pytest.raises(Declined) as refused:
         await client.complete(prompt_for(client.frame(replace(ASK, schema={"type": "nonsense"}))), way, wait_s=0)
     assert type(refused.value) is Declined
@@ -164,21 +164,21 @@ async def test_a_schema_that_the_server_refuses(server: LlamaServer, start: Star
 async def test_a_wrong_path(server: LlamaServer, start: Start, dialect: str) -> None:
     """404: the `url` is not the server's root."""
     with pytest.raises(Misconfigured, match=r"404 .* no such path"):
-        await asked(await start(f"{server.url}/elsewhere", **patient(dialect)))
+        await asked(await start(f"{server.url}/elsewhere", **keyed(dialect)))
 
 
 async def test_another_model_than_the_one_asked_for(server: LlamaServer, start: Start, dialect: str) -> None:
     """It answers to any model name, and says truly which one it ran: `strict_model` sees it."""
-    assert (await asked(await start(server.url, **patient(dialect, model="huge")))).model == "tiny"
+    assert (await asked(await start(server.url, **keyed(dialect, model="huge")))).model == "tiny"
     with pytest.raises(WrongModel):
-        await asked(await start(server.url, **patient(dialect, model="huge", strict_model=True)))
+        await asked(await start(server.url, **keyed(dialect, model="huge", strict_model=True)))
 
 
 @pytest.mark.fault("E27")
 async def test_a_server_that_loads_its_model(start: Start, tmp_path: Path) -> None:
     """503 while it loads: a record waits and is answered, `warm_up` waits as well, and nobody gives up."""
     with LlamaServer(tmp_path, shape=SLOW_TO_LOAD, wait=False) as loading:
-        client = await start(loading.url, **patient(warm_up_s=PATIENT_S))
+        client = await start(loading.url, **keyed(warm_up_s=PATIENT_S))
         with pytest.raises(Overloaded, match="being loaded"):
             await client.probe(LABELLED)
         brief = replace(ASK, schema=None, max_tokens=3)  # a grammar over so large a vocabulary would take seconds
@@ -194,7 +194,7 @@ async def test_a_call_that_takes_too_long(endless: LlamaServer, start: Start, di
     or to the end of its context. Repeating a call that timed out can so double a load that is too high already.
     """
     seen = endless.log().count("cancel task")
-    hasty = await start(endless.url, **patient(dialect, timeout_s=1.5))
+    hasty = await start(endless.url, **keyed(dialect, timeout_s=1.5))
     way = passage(PATIENT_S)
     prompt = prompt_for(hasty.frame(replace(ASK, schema=None, max_tokens=ENDLESS_TOKENS)))
     with pytest.raises(TimedOut):
@@ -205,7 +205,7 @@ async def test_a_call_that_takes_too_long(endless: LlamaServer, start: Start, di
             await asyncio.sleep(0.1)
         while endless.busy_slots():  # noqa: ASYNC110 - as above; it logs first and frees the slot then
             await asyncio.sleep(0.1)
-    assert (await asked(await start(endless.url, **patient(dialect)))).finish_reason == "stop"
+    assert (await asked(await start(endless.url, **keyed(dialect)))).finish_reason == "stop"
 
 
 async def closed_after_s(url: str) -> float:
@@ -225,7 +225,7 @@ async def closed_after_s(url: str) -> float:
 @pytest.mark.fault("E3")
 async def test_idle_connections(server: LlamaServer, start: Start) -> None:
     """The server closes one after 5 s. Ours are gone before, so that none is met that is being closed."""
-    client = await start(server.url, **patient())
+    client = await start(server.url, **keyed())
     assert (await asked(client)).attempts == 1
     assert await closed_after_s(server.url) > KEEP_ALIVE_S
     assert (await asked(client)).attempts == 1
@@ -253,7 +253,7 @@ async def answers_of_a_connection(url: str) -> int:
 async def test_many_requests_in_a_row(server: LlamaServer, start: Start) -> None:
     """The server closes each connection with its 100th answer; 250 requests see nothing of it."""
     assert await answers_of_a_connection(server.url) == 100
-    client = await start(server.url, **patient(slots=1))
+    client = await start(server.url, **keyed(slots=1))
     replies = [await asked(client) for _ in range(250)]
     assert {reply.attempts for reply in replies} == {1}
     assert {reply.finish_reason for reply in replies} == {"stop"}
@@ -261,7 +261,7 @@ async def test_many_requests_in_a_row(server: LlamaServer, start: Start) -> None
 
 async def test_more_requests_than_slots(server: LlamaServer, start: Start) -> None:
     """It never refuses: what has no slot yet waits at the server, for as long as `timeout_s`."""
-    client = await start(server.url, **patient(slots=64))
+    client = await start(server.url, **keyed(slots=64))
     replies = await asyncio.gather(*(asked(client, text=f"ticket {number}") for number in range(64)))
     assert {reply.attempts for reply in replies} == {1}
     assert client._endpoints[0].limit == 64, "no refusal cut it"
@@ -270,7 +270,7 @@ async def test_more_requests_than_slots(server: LlamaServer, start: Start) -> No
 async def test_the_table_knows_every_answer(server: LlamaServer, start: Start) -> None:
     """What the server refuses is never taken for a failure of the server: nothing of it is worth another attempt."""
     for what in ({"type": "object", "properties": 7}, {"$ref": "#/nowhere"}, {"enum": "no list"}):
-        client = await start(server.url, **patient(max_attempts=3))
+        client = await start(server.url, **keyed(max_attempts=3))
         with pytest.raises(NoAnswer) as refused:
             await asked(client, replace(ASK, schema=what))
         assert not refused.value.retryable, (what, refused.value)

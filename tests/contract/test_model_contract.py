@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import fault_server as http
 from tests.support.fault_server import FaultServer
-from tests.support.llm_settings import ASK, PATIENT, client_for, passage, until
+from tests.support.llm_settings import ASK, TOO_SHORT_S, client_for, passage, until
 from tests.support.scripted_model import ScriptedModel
 from workers.clock import monotonic_s
 from workers.errors import (
@@ -187,7 +187,7 @@ async def test_no_room_until_the_deadline(subject: Subject, error: type[NoAnswer
     """429 and 503 are raised as such when the deadline leaves no time for another call: a tenth of `timeout_s`."""
     subject.will(error)
     with pytest.raises(error) as raised:
-        await subject.model.complete(prompt(subject.model), passage(0.09 * PATIENT["timeout_s"]), wait_s=0)
+        await subject.model.complete(prompt(subject.model), passage(TOO_SHORT_S), wait_s=0)
     assert type(raised.value) is error
 
 

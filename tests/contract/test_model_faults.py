@@ -14,7 +14,7 @@ from tests.support import fault_server as http
 from tests.support.fault_server import FaultServer
 from tests.support.llm_settings import (
     ASK,
-    PATIENT,
+    LEAST_S,
     Serve,
     Start,
     ask,
@@ -79,9 +79,6 @@ TRANSPORT_FAULTS = [
 
 ANSWERED_S = 2.5
 """Time enough for the good answer behind a timeout, which comes at once."""
-
-LEAST_S = PATIENT["timeout_s"] / 10
-"""No call begins with less of the deadline left, so that each has time enough for its answer."""
 
 
 def brief(error: type[NoAnswer], timeout_s: float = 0.4) -> dict[str, float]:

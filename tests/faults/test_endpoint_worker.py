@@ -16,6 +16,7 @@ import pytest
 from tests.support import fault_server as http
 from tests.support.deployment import DEFAULT, WorkerProcess, wait_for
 from tests.support.fault_server import FaultServer, Seen
+from tests.support.stage import logged
 from tests.support.stand import TASK, Stand
 from tests.support.topics import New
 
@@ -118,11 +119,6 @@ async def until_seen(worker: WorkerProcess) -> None:
 async def until(condition: Callable[[], object], worker: WorkerProcess) -> None:
     """Wait without holding the loop, on which the server runs."""
     await asyncio.to_thread(wait_for, condition, 60, worker.tail, 0.02)
-
-
-def logged(worker: WorkerProcess, text: str) -> int:
-    """Return how often the worker's log has the text: it is there at once, metrics are a second old."""
-    return worker.log.read_text().count(text)
 
 
 def cpu_of(worker: WorkerProcess) -> float:

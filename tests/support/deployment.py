@@ -167,7 +167,7 @@ class WorkerProcess:
         found = re.findall(rb'"event":"started".*?"http_port":(\d+)[,}]', own)
         return int(found[-1]) if found else None
 
-    def logged(self, event: str) -> list[dict[str, Any]]:
+    def log_lines(self, event: str) -> list[dict[str, Any]]:
         """Return the lines of its log that tell of this event; the last line of all may be half written, and waits."""
         whole, _, _ = self.log.read_bytes().rpartition(b"\n")
         return [orjson.loads(line) for line in whole.splitlines() if b'"event":"%b"' % event.encode() in line]

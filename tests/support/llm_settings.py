@@ -32,6 +32,11 @@ Start = Callable[..., Coroutine[Any, Any, Client]]
 PATIENT = {"timeout_s": 60.0, "connect_timeout_s": 60.0}
 """A call that nothing is wrong with does not time out, however long the machine does something else meanwhile."""
 
+LEAST_S = PATIENT["timeout_s"] / 10
+"""No further call begins with less of a deadline left (`workers.llm.retries`)."""
+TOO_SHORT_S = 0.9 * LEAST_S
+"""A deadline within which a refused call is not followed by another."""
+
 HTTP_CLIENT = "lean"
 """What clients under test speak HTTP with, unless told otherwise; the fixture `http_client` sets it to each in turn."""
 

@@ -144,5 +144,5 @@ def wait_logged(worker: WorkerProcess, text: str, timeout_s: float = 60, *, time
 
 
 def logged(worker: WorkerProcess, text: str) -> int:
-    """How often the worker's log has the text."""
+    """How often the worker's log has the text: it is there at once, metrics are a second old."""
     return worker.log.read_text().count(text)
